@@ -1,0 +1,71 @@
+# `make help` lists what people do here. The environment is set up on the way, and again only when the lock changes.
+.DEFAULT_GOAL := help
+.SHELLFLAGS := -eu -c
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+PORT ?= 3000
+export BENTOML_DO_NOT_TRACK := True
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: help repro test lab serve container export runs lint lock clean env
+
+help:  ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+repro: env  ## run the pipeline, from the sources to a built Bento; only what has changed
+	@[ -z "$$(find conf/config.yaml conf/model -newer params.yaml 2>&1)" ] || $(BIN)/fieldbook scope
+	@$(BIN)/dvc repro
+	@$(BIN)/fieldbook summary
+
+test: repro  ## run every test: the notebooks' own and those in tests/
+	@$(BIN)/pytest
+
+lab: env  ## edit the notebooks in JupyterLab
+	@cd notebooks && ../$(BIN)/jupyter lab
+
+export: env  ## notebooks -> modules; strips outputs
+	@$(BIN)/nbstripout --keep-id notebooks/*.ipynb notebooks/problems/*.ipynb
+	@$(BIN)/nbdev-export
+
+serve: env  ## start the built Bento on http://localhost:3000 (PORT=... for another)
+	@[ -d data/bento ] || $(MAKE) repro
+	@echo "http://localhost:$(PORT)   predictions are logged in logs/   Ctrl+C stops"
+	@BENTOML_HOME=$(CURDIR)/tmp/bentoml BENTOML_CONFIG=$(CURDIR)/conf/deploy/bentoml.yaml FIELDBOOK_LOGS=$(CURDIR)/logs \
+	  $(BIN)/bentoml serve $(CURDIR)/data/bento --host 127.0.0.1 --port $(PORT)
+
+container: env  ## build the image of the Bento, with docker or podman
+	@[ -d data/bento ] || $(MAKE) repro
+	@conf/deploy/container.sh
+
+runs: env  ## look at all that was tried, in MLflow's pages
+	@$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1
+
+lint: env  ## check the style of hand-written code and of notebooks
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check src/fieldbook/cli.py src/fieldbook/__*.py src/__main__.py src/hydra_plugins tests notebooks/conftest.py
+
+lock: env  ## resolve pyproject.toml into requirements.lock and the container's lock
+	@$(LOCK) --group dev --group serve pyproject.toml -o requirements.lock
+	@$(LOCK) --group serve -c requirements.lock -o conf/deploy/requirements.lock
+
+LOCK = $(BIN)/uv pip compile -q --universal --fork-strategy fewest --python-version 3.11 --no-emit-index-url --no-annotate \
+  --no-header --generate-hashes
+
+clean:  ## remove the environment, all outputs and DVC's cache; what is committed stays
+	@rm -rf .venv .dvc/cache .dvc/tmp tmp mlruns mlflow.db* logs .pytest_cache .ruff_cache .hypothesis src/*.egg-info
+	@git clean -fdXq data src tests notebooks
+
+# The lock is compared by content: a checkout changes times, not what is needed. Works offline once it has worked.
+env:
+	@cmp -s requirements.lock .venv/requirements.lock || $(MAKE) --no-print-directory setup
+
+.PHONY: setup
+setup:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "Python 3.11, 3.12 or 3.13 is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "setting up .venv (the first time takes a minute or two)"
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/pip install -q --disable-pip-version-check "$$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)"
+	@VIRTUAL_ENV=.venv $(BIN)/uv pip sync -q --compile-bytecode requirements.lock
+	@VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
+	@cp requirements.lock .venv/requirements.lock

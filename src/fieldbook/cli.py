@@ -1,0 +1,76 @@
+"""The command line: a subcommand for each stage of dvc.yaml, and a few for people.
+
+Modules are imported only when their command runs: a stage that needs no torch does not pay for it.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from fieldbook import FieldbookError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+PANEL = "Stages, which `dvc repro` calls"
+
+
+def _function(place: str) -> Callable[..., None]:
+    """Import and return the function at `MODULE:FUNCTION` of this package."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(f"fieldbook.{module}"), name)
+
+
+def add_stage(name: str, place: str, summary: str) -> None:
+    """Add the command of a stage."""
+
+    def command() -> None:
+        _function(place)()
+
+    app.command(name, help=summary, rich_help_panel=PANEL)(command)
+
+
+def add_stage_for_each(name: str, place: str, what: str, summary: str) -> None:
+    """Add the command of a stage that runs once for each of something."""
+
+    def command(item: Annotated[str, typer.Argument(metavar=what)]) -> None:
+        _function(place)(item)
+
+    app.command(name, help=summary, rich_help_panel=PANEL)(command)
+
+
+add_stage("scope", "scope:main", "conf/ -> params.yaml, checked")
+add_stage("ingest", "ingest:main", "sources -> Parquet, through the contracts")
+add_stage("label", "label:main", "one row per prediction")
+add_stage("split", "split:main", "training, validation, test, production")
+add_stage("features", "features:main", "what the models see")
+add_stage_for_each("train", "train:main", "MODEL", "fit a model of conf/model/")
+add_stage_for_each("evaluate", "evaluate:main", "MODEL", "its figures on validation")
+add_stage("select", "select:main", "the champion, and why")
+add_stage("track", "select:track", "record the models in MLflow")
+add_stage("backtest", "evaluate:backtest_stage", "the champion's recipe over the year")
+add_stage("package", "package:main", "champion -> ONNX and manifest")
+add_stage("bento", "package:bento", "champion and service -> Bento")
+add_stage_for_each("publish", "workflow:main", "NOTEBOOK", "execute a notebook and make a page of it")
+
+
+@app.command()
+def summary() -> None:
+    """Say what the last run chose, and why, and where everything lies."""
+    _function("workflow:summary")()
+
+
+@app.command()
+def verify(revision: Annotated[str, typer.Argument(help="the commit to compare with")] = "HEAD") -> None:
+    """Compare the outputs of a run with the committed ones: equal, within tolerance, or different."""
+    raise typer.Exit(0 if _function("workflow:verify")(revision) else 1)
+
+
+def main() -> None:
+    """Run the command; an error a person can mend is one line on stderr and exit status 1."""
+    try:
+        app()
+    except FieldbookError as error:
+        print(f"fieldbook: {error}", file=sys.stderr)
+        sys.exit(1)
