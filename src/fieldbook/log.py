@@ -28,12 +28,13 @@ class PredictionLog:
     Raises
     ------
     OSError
-        If the folder cannot be made or a row cannot be written whole.
+        If the folder or the file cannot be made, or a row cannot be written whole.
     """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.day, self.file = folder, "", -1
+        self._open(f"{datetime.now(timezone.utc):%Y%m%d}")  # a folder that cannot be written is noticed at the start
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         """Append rows in one write; each gets the field `time`, UTC."""

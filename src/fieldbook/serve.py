@@ -339,6 +339,7 @@ def application(champion: Path | None = None, logs: Path | None = None) -> Starl
 
 
 image = bentoml.images.Image(python_version="3.11", base_image="docker.io/library/python:3.11-slim", distro="none")
+image.run("install -d -o bentoml -g bentoml /logs")  # the user of the image may write there, and a volume inherits that
 
 
 @bentoml.service(name="fieldbook", image=image, workers=1, traffic={"timeout": 5, "max_concurrency": 256})
