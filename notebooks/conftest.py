@@ -24,7 +24,11 @@ ROOT = NOTEBOOKS.parent
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """Collect notebooks, but neither checkpoints nor folders that begin with `_` or a dot."""
     inside = NOTEBOOKS in file_path.parents
-    if not inside or file_path.suffix != ".ipynb" or any(part[0] in "._" for part in file_path.relative_to(NOTEBOOKS).parts):
+    if (
+        not inside
+        or file_path.suffix != ".ipynb"
+        or any(part[0] in "._" for part in file_path.relative_to(NOTEBOOKS).parts)
+    ):
         return None
     return Notebook.from_parent(parent, path=file_path)
 
@@ -39,7 +43,11 @@ class Notebook(pytest.File):
         tagged = {cell["id"] for cell in notebook["cells"] if "report" in cell["metadata"].get("tags", [])}
         directives = {name: set(re.findall(r"(?m)^#\|\s*(\S+)", code)) for name, code in source.items()}
         self.module_name = _module_name(source.values(), self.path)
-        skipped = {name for name in source if name in tagged or directives[name] & {"export", "exporti", "default_exp", "eval:"}}
+        skipped = {
+            name
+            for name in source
+            if name in tagged or directives[name] & {"export", "exporti", "default_exp", "eval:"}
+        }
         self.cells = {name: code for name, code in source.items() if name not in skipped}
         self.outcome: dict[str, BaseException | None] = {}
         for name, code in self.cells.items():

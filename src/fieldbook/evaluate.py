@@ -34,7 +34,9 @@ class Scores:
     def __init__(self, label: np.ndarray, probability: np.ndarray, costs: Costs, bins: int) -> None:
         self.order = np.argsort(-probability, kind="stable")
         self.y, self.p, self.costs = label[self.order], probability[self.order], costs
-        self.starts = np.flatnonzero(np.concatenate([[True], np.diff(self.p) != 0]))  # of runs with the same probability
+        self.starts = np.flatnonzero(
+            np.concatenate([[True], np.diff(self.p) != 0])
+        )  # of runs with the same probability
         run = np.repeat(self.starts, np.diff(np.append(self.starts, len(self.p))))
         self.bin = run * bins // max(len(self.p), 1)  # of nearly equal count, without splitting equal probabilities
         self.acts = self.p >= costs.threshold
@@ -48,9 +50,9 @@ class Scores:
 
         Returns
         -------
-        `roc_auc`, `pr_auc` (average precision), `brier`, `log_loss`, `calibration_error` (mean distance between predicted
-        and observed share over bins of equal count), `expected_cost` and `saving` per 1,000 examples, the latter against
-        the cheaper of always and never acting.
+        `roc_auc`, `pr_auc` (average precision), `brier`, `log_loss`, `calibration_error` (mean distance between
+        predicted and observed share over bins of equal count), `expected_cost` per 1,000 examples, and `saving`, the
+        same against the cheaper of always and never acting.
         """
         w = np.ones(len(self.y)) if weight is None else weight[self.order].astype(float)
         positive, total = w @ self.y, w.sum()
@@ -118,7 +120,7 @@ def _digits(value: float) -> float:
 
 # %% ../../notebooks/07_evaluate.ipynb #e192e907
 def curves(scores: Scores, points: int = 200) -> dict[str, pd.DataFrame]:
-    """Return the ROC curve (thinned to some `points`), the calibration by bin, and each example's class and decision."""
+    """Return the ROC curve (some `points` of it), the calibration by bin, and each example's class and decision."""
     tp, fp = np.cumsum(scores.y), np.cumsum(1 - scores.y)
     ends = np.append(scores.starts[1:] - 1, len(scores.y) - 1)
     ends = ends[np.unique(np.linspace(0, len(ends) - 1, points).astype(int))]
@@ -154,12 +156,14 @@ def main(name: str) -> None:
     replace(folder / "metrics.json", json.dumps(figures, indent=2) + "\n")
 
 # %% ../../notebooks/07_evaluate.ipynb #95565a78
-def backtest(name: str, table: pd.DataFrame, numeric: list[str], categorical: list[str], config: Config) -> pd.DataFrame:
+def backtest(
+    name: str, table: pd.DataFrame, numeric: list[str], categorical: list[str], config: Config
+) -> pd.DataFrame:
     """Fit with a growing set of feature groups before `evaluate.backtest_from`; score from then on.
 
     Returns
     -------
-    One row for each set of groups and each month, and one for all months: `groups`, `month`, `rows`, `roc_auc`, `brier`.
+    One row for each set of groups and each month, and one for all months: `groups`, `month`, `rows`, and the metrics.
     """
     cut = pd.Timestamp(config.evaluate.backtest_from)
     past, future = table[table["label_time"] < cut], table[(table["as_of"] >= cut) & table["label"].notna()]
@@ -178,8 +182,17 @@ def _by_month(group: str, rows: pd.DataFrame, probability: np.ndarray, config: C
     found = []
     for name in ["all", *np.unique(month)]:
         part = (month == name) | (name == "all")
-        scores = Scores(rows["label"].to_numpy()[part], probability[part], config.scope.costs, config.evaluate.bins).metrics()
-        found.append({"groups": f"+ {group}", "month": name, "rows": int(part.sum()), **{k: _digits(v) for k, v in scores.items()}})
+        scores = Scores(
+            rows["label"].to_numpy()[part], probability[part], config.scope.costs, config.evaluate.bins
+        ).metrics()
+        found.append(
+            {
+                "groups": f"+ {group}",
+                "month": name,
+                "rows": int(part.sum()),
+                **{k: _digits(v) for k, v in scores.items()},
+            }
+        )
     return found
 
 

@@ -87,8 +87,12 @@ def as_of_join(left: pd.DataFrame, right: pd.DataFrame, by: str, hours: float) -
     asked = left[["as_of", by]].assign(_row=np.arange(len(left))).astype({"as_of": "datetime64[us]"})
     known = right.astype({"known_at": "datetime64[us]"})
     joined = pd.merge_asof(
-        asked.sort_values("as_of", kind="stable"), known.sort_values("known_at", kind="stable"),
-        left_on="as_of", right_on="known_at", by=by, tolerance=pd.Timedelta(hours=hours),
+        asked.sort_values("as_of", kind="stable"),
+        known.sort_values("known_at", kind="stable"),
+        left_on="as_of",
+        right_on="known_at",
+        by=by,
+        tolerance=pd.Timedelta(hours=hours),
     )
     return joined.sort_values("_row").drop(columns=["_row", "as_of", by, "known_at"]).set_index(left.index)
 
@@ -111,7 +115,8 @@ def frame_arrays(frame: pd.DataFrame, request: Mapping[str, Column]) -> dict[str
     """Return the request columns of a data frame as `arrays` returns those of records."""
     missing = {"str": "", "datetime": np.datetime64("NaT"), "float": np.nan, "int": np.nan}
     return {
-        name: frame[name].to_numpy(_ARRAYS[column.type], na_value=missing[column.type]) for name, column in request.items()
+        name: frame[name].to_numpy(_ARRAYS[column.type], na_value=missing[column.type])
+        for name, column in request.items()
     }
 
 
@@ -163,7 +168,10 @@ def build(problem: Problem, requests: pd.DataFrame, features: Features) -> pd.Da
     columns = problem.columns(frame_arrays(requests, features.request))
     numeric, categorical = kinds(columns, features)
     return pd.DataFrame(
-        {**{name: columns[name] for name in numeric}, **{name: pd.array(columns[name], dtype="str") for name in categorical}},
+        {
+            **{name: columns[name] for name in numeric},
+            **{name: pd.array(columns[name], dtype="str") for name in categorical},
+        },
         index=requests.index,
     )
 

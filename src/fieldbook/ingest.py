@@ -28,7 +28,10 @@ def schema(table: Table):
 
     columns = {
         name: pa.Column(
-            (NULLABLE if column.nullable else DTYPES)[column.type], checks=_checks(column), nullable=column.nullable, coerce=True
+            (NULLABLE if column.nullable else DTYPES)[column.type],
+            checks=_checks(column),
+            nullable=column.nullable,
+            coerce=True,
         )
         for name, column in table.columns.items()
     }
@@ -78,7 +81,7 @@ def check(name: str, frame: pd.DataFrame, table: Table) -> pd.DataFrame:
 def _first_breach(cases: pd.DataFrame, frame: pd.DataFrame, table: Table) -> str:
     first = cases.iloc[0]
     if first["check"] == "column_in_schema":
-        return f"column {first['failure_case']}: the contract does not know it; add it to conf/problem/ or drop it from the source"
+        return f"column {first['failure_case']}: the contract does not know it; add it to conf/problem/, or drop it"
     if first["check"] == "column_in_dataframe":
         return f"column {first['failure_case']}: it is missing from the source"
     if "unique" in str(first["check"]):
@@ -92,7 +95,9 @@ def _first_breach(cases: pd.DataFrame, frame: pd.DataFrame, table: Table) -> str
 
 def _doubled(frame: pd.DataFrame, table: Table) -> str:
     double = frame[frame.duplicated(table.key, keep=False)]
-    rows = [f"row {index}: {tuple(map(str, row))}" for index, row in zip(double.index[:3], double[table.key].to_numpy())]
+    rows = [
+        f"row {index}: {tuple(map(str, row))}" for index, row in zip(double.index[:3], double[table.key].to_numpy())
+    ]
     return f"columns {', '.join(table.key)}: rule 'unique key' is broken by {len(double)} rows ({'; '.join(rows)})"
 
 # %% ../../notebooks/02_ingest.ipynb #fd8ee28f

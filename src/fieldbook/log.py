@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,13 +34,15 @@ class PredictionLog:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.day, self.file = folder, "", -1
-        self._open(f"{datetime.now(timezone.utc):%Y%m%d}")  # a folder that cannot be written is noticed at the start
+        self._open(f"{datetime.now(UTC):%Y%m%d}")  # a folder that cannot be written is noticed at the start
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         """Append rows in one write; each gets the field `time`, UTC."""
-        now = datetime.now(timezone.utc)
+        now = datetime.now(UTC)
         stamp = now.isoformat(timespec="milliseconds")
-        lines = "".join(json.dumps({"time": stamp, **row}, allow_nan=False, separators=(",", ":")) + "\n" for row in rows)
+        lines = "".join(
+            json.dumps({"time": stamp, **row}, allow_nan=False, separators=(",", ":")) + "\n" for row in rows
+        )
         self._open(f"{now:%Y%m%d}")
         data = lines.encode()
         if os.write(self.file, data) != len(data):
@@ -64,6 +66,10 @@ def read(folder: Path) -> pd.DataFrame:
     """Return the log as a table: one row a prediction, in the order of time, inputs as columns `inputs.NAME`."""
     import pandas as pd
 
-    rows = [json.loads(line) for path in sorted(folder.glob("predictions-*.jsonl")) for line in path.read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for path in sorted(folder.glob("predictions-*.jsonl"))
+        for line in path.read_text().splitlines()
+    ]
     table = pd.json_normalize(rows)
     return table.sort_values("time", kind="stable", ignore_index=True) if len(table) else table

@@ -67,7 +67,11 @@ def _(estimator: Rule, columns: int) -> ModelProto:
             negative = Sub(one, positive)
             probabilities = Concat<axis: int = 1>(negative, positive)
         }""",
-        threshold=estimator.threshold, below=estimator.rates_[0], above=estimator.rates_[1], unknown=estimator.rates_[2], one=1,
+        threshold=estimator.threshold,
+        below=estimator.rates_[0],
+        above=estimator.rates_[1],
+        unknown=estimator.rates_[2],
+        one=1,
     )
 
 
@@ -80,8 +84,14 @@ def _(estimator: EmbeddingNetwork, columns: int) -> ModelProto:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     example = torch.zeros(2, columns)
     program = torch.onnx.export(
-        estimator.module(), (example,), input_names=["X"], output_names=[PROBABILITIES], dynamo=True, opset_version=OPSET,
-        dynamic_shapes={"X": {0: torch.export.Dim("rows")}}, verbose=False,
+        estimator.module(),
+        (example,),
+        input_names=["X"],
+        output_names=[PROBABILITIES],
+        dynamo=True,
+        opset_version=OPSET,
+        dynamic_shapes={"X": {0: torch.export.Dim("rows")}},
+        verbose=False,
     )
     return _without_traces(program.model_proto)
 
@@ -113,13 +123,16 @@ def to_graph(model: Pipeline, numeric: int, categorical: int) -> ModelProto:
 
     Returns
     -------
-    A graph with the inputs `numeric` (rows, numeric) float32 and `categorical` (rows, categorical) strings, as far as it
-    uses them, and the output `probabilities` (rows, 2) float32.
+    A graph with the inputs `numeric` (rows, numeric) float32 and `categorical` (rows, categorical) strings, as far as
+    it uses them, and the output `probabilities` (rows, 2) float32.
     """
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 
-    taken = [("numeric", FloatTensorType([None, numeric]), numeric), ("categorical", StringTensorType([None, categorical]), categorical)]
+    taken = [
+        ("numeric", FloatTensorType([None, numeric]), numeric),
+        ("categorical", StringTensorType([None, categorical]), categorical),
+    ]
     inputs = [(name, kind) for name, kind, columns in taken if columns]
     head = to_onnx(model[:-1], initial_types=inputs, target_opset=OPSET)
     tail = graph(model["estimator"], head.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
@@ -150,7 +163,9 @@ def run(graph: bytes, inputs: dict[str, np.ndarray]) -> np.ndarray:
     return session.run([PROBABILITIES], {name: inputs[name] for name in names})[0][:, 1]
 
 
-def parity(model: Pipeline, graph: bytes, table: pd.DataFrame, numeric: list[str], categorical: list[str], most: float) -> float:
+def parity(
+    model: Pipeline, graph: bytes, table: pd.DataFrame, numeric: list[str], categorical: list[str], most: float
+) -> float:
     """Return the largest difference between the pipeline and its graph over the rows of a table.
 
     Raises
@@ -163,8 +178,9 @@ def parity(model: Pipeline, graph: bytes, table: pd.DataFrame, numeric: list[str
     if not (difference <= most).all():  # NaN must fail, too
         off = np.flatnonzero(~(difference <= most))
         raise FieldbookError(
-            f"package: the ONNX graph differs from the model by up to {np.nanmax(difference):.2g} in {len(off)} of {len(table)} rows "
-            f"(first in row {off[0]}), and {most:g} is allowed: see package.parity_tolerance, or change the model's preprocessing"
+            f"package: the ONNX graph differs from the model by up to {np.nanmax(difference):.2g} in {len(off)} of "
+            f"{len(table)} rows (first in row {off[0]}), and {most:g} is allowed: see package.parity_tolerance, "
+            "or change the model's preprocessing"
         )
     return float(difference.max())
 
@@ -195,8 +211,13 @@ def lineage(config: Config, graph: Path, choice: Path, raw: Path, code: Path) ->
 
 
 def manifest(
-    config: Config, choice: dict[str, Any], numeric: list[str], categories: dict[str, list[str]], samples: list[dict[str, Any]],
-    origin: dict[str, str], largest: float,
+    config: Config,
+    choice: dict[str, Any],
+    numeric: list[str],
+    categories: dict[str, list[str]],
+    samples: list[dict[str, Any]],
+    origin: dict[str, str],
+    largest: float,
 ) -> dict[str, Any]:
     """Return what the servable needs to know of its model, and what a person asks first.
 
@@ -238,7 +259,9 @@ def main() -> None:
     held, _, _ = read_features("validation")
     rows = np.unique(np.linspace(0, len(held) - 1, config.package.parity_rows).astype(int))
     exported = to_graph(model, len(numeric), len(categorical)).SerializeToString()
-    largest = parity(model, exported, held.iloc[rows].reset_index(drop=True), numeric, categorical, config.package.parity_tolerance)
+    largest = parity(
+        model, exported, held.iloc[rows].reset_index(drop=True), numeric, categorical, config.package.parity_tolerance
+    )
     target = Path("data/champion")
     target.mkdir(parents=True, exist_ok=True)
     (target / "model.onnx").write_bytes(exported)
@@ -254,7 +277,9 @@ def _samples(config: Config, model: Pipeline, table: pd.DataFrame, names: list[s
     probability = model.predict_proba(table[names])[:, 1]
     order = np.argsort(probability, kind="stable")
     chosen = table.iloc[order[np.linspace(0, len(order) - 1, config.package.samples + 2).astype(int)[1:-1]]]
-    requests = pd.read_parquet("data/features/requests.parquet", filters=[("example_id", "in", list(chosen["example_id"]))])
+    requests = pd.read_parquet(
+        "data/features/requests.parquet", filters=[("example_id", "in", list(chosen["example_id"]))]
+    )
     requests = requests.set_index("example_id").loc[chosen["example_id"]]
     expected = model.predict_proba(chosen[names])[:, 1]
     sent = records(requests, config.features.request)
@@ -283,7 +308,9 @@ def build_bento(project: Path, target: Path) -> str:
         shutil.rmtree(draft, ignore_errors=True)
         shutil.copytree(bento.path, draft)
     described = draft / "bento.yaml"
-    described.write_text(re.sub(r"(?m)^creation_time: .*$", "creation_time: '2000-01-01T00:00:00+00:00'", described.read_text()))
+    described.write_text(
+        re.sub(r"(?m)^creation_time: .*$", "creation_time: '2000-01-01T00:00:00+00:00'", described.read_text())
+    )
     shutil.rmtree(target, ignore_errors=True)
     os.replace(draft, target)
     return version

@@ -294,7 +294,9 @@ def main() -> None:
     before = _models(target.read_text()) if target.exists() else None
     replace(target, composed)
     if os.environ.get("DVC_STAGE") and before != _models(composed):
-        raise FieldbookError("the files in conf/model/ have changed, and with them the stages: run `dvc repro` once more")
+        raise FieldbookError(
+            "the files in conf/model/ have changed, and with them the stages: run `dvc repro` once more"
+        )
 
 
 def _models(settings: str) -> list[str] | None:

@@ -41,7 +41,9 @@ def broken(limits: list[Limit], figures: Figures) -> list[str]:
         if limit.at_least is not None and figure["low"] < limit.at_least:
             found.append(f"{limit.metric} may be as low as {figure['low']:.4g}, and {limit.at_least:g} is asked for")
         if limit.at_most is not None and figure["high"] > limit.at_most:
-            found.append(f"{limit.metric} may be as high as {figure['high']:.4g}, and {limit.at_most:g} is the most allowed")
+            found.append(
+                f"{limit.metric} may be as high as {figure['high']:.4g}, and {limit.at_most:g} is the most allowed"
+            )
     return found
 
 
@@ -52,7 +54,9 @@ def _figure(metric: str, figures: Figures) -> dict[str, float]:
     return figures[metric]
 
 # %% ../../notebooks/08_select.ipynb #4748ed78
-def choose(scope: Scope, figures: dict[str, Figures], replicates: dict[str, pd.DataFrame], confidence: float) -> dict[str, Any]:
+def choose(
+    scope: Scope, figures: dict[str, Figures], replicates: dict[str, pd.DataFrame], confidence: float
+) -> dict[str, Any]:
     """Return the leaderboard, the champion, the challenger and why.
 
     Parameters
@@ -80,11 +84,15 @@ def choose(scope: Scope, figures: dict[str, Figures], replicates: dict[str, pd.D
         "champion": passed[0],
         "challenger": challenger,
         "why": _why(scope, passed[0], challenger, replicates, confidence),
-        "models": [{"model": name, "passed": not faults[name], "broken": faults[name], **figures[name]} for name in ranked],
+        "models": [
+            {"model": name, "passed": not faults[name], "broken": faults[name], **figures[name]} for name in ranked
+        ],
     }
 
 
-def _why(scope: Scope, champion: str, challenger: str | None, replicates: dict[str, pd.DataFrame], confidence: float) -> str:
+def _why(
+    scope: Scope, champion: str, challenger: str | None, replicates: dict[str, pd.DataFrame], confidence: float
+) -> str:
     if challenger is None:
         return f"{champion} is the only model that keeps every limit"
     gain = replicates[challenger][scope.objective] - replicates[champion][scope.objective]
@@ -188,7 +196,10 @@ def _record(name: str, config: Config) -> str:
             if path.stem != "confusion":
                 mlflow.log_artifact(str(path), "curves")
         mlflow.sklearn.log_model(
-            joblib.load(model), name="model", serialization_format="cloudpickle", pip_requirements=["scikit-learn", "fieldbook"]
+            joblib.load(model),
+            name="model",
+            serialization_format="cloudpickle",
+            pip_requirements=["scikit-learn", "fieldbook"],
         )
     return name_of_run
 

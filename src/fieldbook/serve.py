@@ -37,7 +37,9 @@ __all__ = ['DECISIONS', 'SCORES', 'SECONDS', 'REFUSED', 'UNSEEN', 'MISSING', 'MO
 # %% ../../notebooks/12_serve.ipynb #724a7254
 def request_model(request: dict[str, Column]) -> type[BaseModel]:
     """Return the pydantic model of a request with these fields."""
-    fields: dict[str, Any] = {name: (_annotation(column), Field(description=column.why or None)) for name, column in request.items()}
+    fields: dict[str, Any] = {
+        name: (_annotation(column), Field(description=column.why or None)) for name, column in request.items()
+    }
     return create_model("Request", __config__=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False), **fields)
 
 
@@ -80,7 +82,9 @@ class Servable:
         self.manifest = json.loads((folder / "manifest.json").read_text())
         graph = (folder / "model.onnx").read_bytes()
         if _sha256(graph) != self.manifest["lineage"]["graph"]:
-            raise FieldbookError(f"{folder / 'model.onnx'} is not the graph that manifest.json describes: build it again")
+            raise FieldbookError(
+                f"{folder / 'model.onnx'} is not the graph that manifest.json describes: build it again"
+            )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # requests share the cores; one must not take them all
         self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
@@ -95,7 +99,7 @@ class Servable:
         return self.problem.columns(arrays(records, self.request))
 
     def predict(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return for each checked record its probability, the decision, and the fields whose value training never saw."""
+        """Return for each checked record the probability, the decision, and the fields training never saw so."""
         columns = self.features(records)
         inputs = matrices(columns, self.numeric, list(self.categories))
         probability = self.session.run(["probabilities"], {name: inputs[name] for name in self.inputs})[0][:, 1]
@@ -118,7 +122,7 @@ def _sha256(data: bytes) -> str:
 
 
 def champion_folder() -> Path:
-    """Return the folder of the champion: `FIELDBOOK_CHAMPION`, or data/champion/ of the Bento or project this file is in."""
+    """Return the champion's folder: `FIELDBOOK_CHAMPION`, or data/champion/ of the Bento or project this is in."""
     if "FIELDBOOK_CHAMPION" in os.environ:
         return Path(os.environ["FIELDBOOK_CHAMPION"])
     above = [parent / "data" / "champion" for parent in Path(__file__).resolve().parents]
@@ -128,12 +132,19 @@ def champion_folder() -> Path:
 DECISIONS = Counter("fieldbook_predictions", "Predictions by decision.", ["decision"])
 SCORES = Histogram("fieldbook_probability", "Predicted probabilities.", buckets=[i / 10 for i in range(1, 11)])
 SECONDS = Histogram(
-    "fieldbook_predict_seconds", "Time from body to answer, log included.", buckets=[0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5]
+    "fieldbook_predict_seconds",
+    "Time from body to answer, log included.",
+    buckets=[0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5],
 )
 REFUSED = Counter("fieldbook_refused_requests", "Requests refused, by field.", ["field"])
 UNSEEN = Counter("fieldbook_unseen_values", "Values that training never saw, by feature.", ["feature"])
 MISSING = Counter("fieldbook_missing_values", "Fields sent as null.", ["field"])
-MODEL = Gauge("fieldbook_model_info", "1, labelled with the model that answers.", ["version", "lineage"], multiprocess_mode="livemax")
+MODEL = Gauge(
+    "fieldbook_model_info",
+    "1, labelled with the model that answers.",
+    ["version", "lineage"],
+    multiprocess_mode="livemax",
+)
 
 
 def observe(records: list[dict[str, Any]], answers: list[dict[str, Any]]) -> None:
@@ -167,7 +178,7 @@ def parse(body: bytes, one: TypeAdapter, many: TypeAdapter) -> tuple[list[dict[s
     Raises
     ------
     Refused
-        If the body is no JSON, a field is missing, unknown, of the wrong type or out of range, or there are too many rows.
+        If the body is no JSON, a field is missing, unknown, of the wrong type or out of range, or rows are too many.
     """
     listed = body.lstrip()[:1] == b"["
     try:
@@ -206,16 +217,23 @@ async def predict(request: Request) -> Response:
         answer["request_id"] = f"{request.state.id}/{row}" if listed else request.state.id
     lineage = state.servable.manifest["lineage"]["id"]
     try:
-        state.log.write([{**answer, "lineage": lineage, "inputs": _plain(record)} for record, answer in zip(records, answers)])
+        state.log.write(
+            [{**answer, "lineage": lineage, "inputs": _plain(record)} for record, answer in zip(records, answers)]
+        )
     except OSError as error:
-        return _failure(request, 503, f"the prediction log cannot be written ({error.strerror or error}); no prediction is given")
+        return _failure(
+            request, 503, f"the prediction log cannot be written ({error.strerror or error}); no prediction is given"
+        )
     observe(records, answers)
     SECONDS.observe(time.perf_counter() - started)
     return JSONResponse(answers if listed else answers[0])
 
 
 def _plain(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value.isoformat(timespec="minutes") if hasattr(value, "isoformat") else value for name, value in record.items()}
+    return {
+        name: value.isoformat(timespec="minutes") if hasattr(value, "isoformat") else value
+        for name, value in record.items()
+    }
 
 
 async def model(request: Request) -> Response:
@@ -264,7 +282,8 @@ class RequestId:
 PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <link rel="stylesheet" href="./static_content/swagger-ui.css"><link rel="icon" href="data:,"></head>
 <body><div id="ui"></div><script src="./static_content/swagger-ui-bundle.js"></script>
-<script>SwaggerUIBundle({{url: "./docs.json", dom_id: "#ui", tryItOutEnabled: true, validatorUrl: null}})</script></body></html>"""
+<script>SwaggerUIBundle({{url: "./docs.json", dom_id: "#ui", tryItOutEnabled: true, validatorUrl: null}})</script>
+</body></html>"""
 
 
 def openapi(servable: Servable, one: TypeAdapter) -> dict[str, Any]:
@@ -274,27 +293,52 @@ def openapi(servable: Servable, one: TypeAdapter) -> dict[str, Any]:
     answer = {
         "type": "object",
         "properties": {
-            "probability": number, "decision": text, "model_version": text, "request_id": text,
+            "probability": number,
+            "decision": text,
+            "model_version": text,
+            "request_id": text,
             "unseen": {"type": "array", "items": text, "description": "fields whose value training never saw"},
         },
         "required": ["probability", "decision", "model_version", "request_id", "unseen"],
     }
-    fault = {"type": "object", "properties": {"error": text, "request_id": text, "detail": {"type": "array", "items": {"type": "object"}}}}
-    either = lambda name: {"oneOf": [{"$ref": f"#/components/schemas/{name}"}, {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}}]}
+    fault = {
+        "type": "object",
+        "properties": {"error": text, "request_id": text, "detail": {"type": "array", "items": {"type": "object"}}},
+    }
+    either = lambda name: {
+        "oneOf": [
+            {"$ref": f"#/components/schemas/{name}"},
+            {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}},
+        ]
+    }
     content = lambda schema, **more: {"content": {"application/json": {"schema": schema, **more}}}
     samples = {f"sample {i}": {"value": sample["request"]} for i, sample in enumerate(manifest["samples"])}
     failures = {"413": "body too large", "422": "a field breaks the contract", "503": "the log cannot be written"}
     responses = {"200": {"description": "one answer, or one for each row", **content(either("Answer"))}}
-    responses |= {code: {"description": why, **content({"$ref": "#/components/schemas/Fault"})} for code, why in failures.items()}
+    responses |= {
+        code: {"description": why, **content({"$ref": "#/components/schemas/Fault"})} for code, why in failures.items()
+    }
     plain = {"responses": {"200": {"description": "OK"}}}
     return {
         "openapi": "3.1.0",
         "info": {"title": manifest["name"], "version": manifest["version"], "description": manifest["promise"]},
         "paths": {
-            "/predict": {"post": {"summary": "Predict for one or for many", "requestBody": {"required": True, **content(either("Request"), examples=samples)}, "responses": responses}},
+            "/predict": {
+                "post": {
+                    "summary": "Predict for one or for many",
+                    "requestBody": {"required": True, **content(either("Request"), examples=samples)},
+                    "responses": responses,
+                }
+            },
             "/model": {"get": {"summary": "The manifest of the model that answers", **plain}},
-            **{path: {"get": {"summary": why, **plain}} for path, why in
-               {"/livez": "Is the process alive?", "/readyz": "Can it answer?", "/metrics": "Prometheus metrics"}.items()},
+            **{
+                path: {"get": {"summary": why, **plain}}
+                for path, why in {
+                    "/livez": "Is the process alive?",
+                    "/readyz": "Can it answer?",
+                    "/metrics": "Prometheus metrics",
+                }.items()
+            },
         },
         "components": {"schemas": {"Request": one.json_schema(), "Answer": answer, "Fault": fault}},
     }
@@ -331,7 +375,10 @@ def application(champion: Path | None = None, logs: Path | None = None) -> Starl
         app.state.log.close()
 
     routes = [
-        Route("/predict", predict, methods=["POST"]), Route("/model", model), Route("/docs.json", docs), Route("/", page),
+        Route("/predict", predict, methods=["POST"]),
+        Route("/model", model),
+        Route("/docs.json", docs),
+        Route("/", page),
     ]
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={Refused: _refuse, HTTPException: _http_error})
     app.add_middleware(RequestId)

@@ -57,7 +57,9 @@ def _check_order(starts: dict[str, date]) -> None:
         raise FieldbookError(f"conf: split must give the first day of {', '.join(ORDER)}; it gives {', '.join(starts)}")
     for before, after in pairwise(ORDER):
         if starts[before] >= starts[after]:
-            raise FieldbookError(f"conf: split.{after} ({starts[after]}) must be later than split.{before} ({starts[before]})")
+            raise FieldbookError(
+                f"conf: split.{after} ({starts[after]}) must be later than split.{before} ({starts[before]})"
+            )
 
 
 def _check_classes(label: pd.Series, split: pd.Series) -> None:

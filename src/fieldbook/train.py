@@ -136,8 +136,16 @@ class EmbeddingNetwork(ClassifierMixin, BaseEstimator):
     """
 
     def __init__(
-        self, embedded: int = 0, width: int = 64, dropout: float = 0.1, learning_rate: float = 1e-3, weight_decay: float = 1e-4,
-        batch_size: int = 1024, epochs: int = 10, patience: int = 2, random_state: int = 0,
+        self,
+        embedded: int = 0,
+        width: int = 64,
+        dropout: float = 0.1,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-4,
+        batch_size: int = 1024,
+        epochs: int = 10,
+        patience: int = 2,
+        random_state: int = 0,
     ) -> None:
         self.embedded, self.width, self.dropout = embedded, width, dropout
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
@@ -219,8 +227,12 @@ def build_network(numbers: int, sizes: list[int], width: int, dropout: float):
             widths = [min(16, (size + 1) // 2) for size in sizes]
             self.tables = nn.ModuleList(nn.Embedding(n, k, padding_idx=0) for n, k in zip(sizes, widths))
             self.layers = nn.Sequential(
-                nn.Linear(numbers + sum(widths), width), nn.ReLU(), nn.Dropout(dropout),
-                nn.Linear(width, width), nn.ReLU(), nn.Dropout(dropout),
+                nn.Linear(numbers + sum(widths), width),
+                nn.ReLU(),
+                nn.Dropout(dropout),
+                nn.Linear(width, width),
+                nn.ReLU(),
+                nn.Dropout(dropout),
                 nn.Linear(width, 1),
             )
 
@@ -297,7 +309,9 @@ def fit(name: str, model: Pipeline, table: pd.DataFrame, names: list[str]) -> Pi
 KEYS = ["example_id", "as_of", "label", "label_time", "cluster", "split"]
 
 
-def read_features(split: str | None = None, folder: Path = Path("data/features")) -> tuple[pd.DataFrame, list[str], list[str]]:
+def read_features(
+    split: str | None = None, folder: Path = Path("data/features")
+) -> tuple[pd.DataFrame, list[str], list[str]]:
     """Return the feature table, or one split of it, and the names of its numeric and its categorical features."""
     table = pd.read_parquet(folder / "features.parquet", filters=split and [("split", "==", split)])
     numeric = [name for name in table.select_dtypes("float32")]

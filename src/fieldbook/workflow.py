@@ -39,10 +39,12 @@ TEMPLATE = """{% extends 'basic/index.html.j2' %}
 {% block input_group %}<details><summary>code</summary>{{ super() }}</details>{% endblock input_group %}"""
 STYLE = """
 body { max-width: 60rem; margin: 0 auto; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; color: #222 }
-h1, h2, h3 { line-height: 1.2 } h2 { margin-top: 2.5rem } .anchor-link, .prompt, .jp-InputPrompt, .jp-OutputPrompt { display: none }
+h1, h2, h3 { line-height: 1.2 } h2 { margin-top: 2.5rem } blockquote { color: #555; margin-left: 0 }
+.anchor-link, .prompt, .jp-InputPrompt, .jp-OutputPrompt { display: none }
 details { margin: 0.3rem 0 } summary { color: #888; cursor: pointer; font-size: 0.8rem } img { max-width: 100% }
-pre { overflow-x: auto; background: #f6f6f4; padding: 0.6rem; font-size: 0.82rem; line-height: 1.35 } blockquote { color: #555; margin-left: 0 }
-table { border-collapse: collapse; font-size: 0.85rem; margin: 0.8rem 0 } th, td { padding: 0.25rem 0.7rem; border-bottom: 1px solid #ddd; text-align: right }
+pre { overflow-x: auto; background: #f6f6f4; padding: 0.6rem; font-size: 0.82rem; line-height: 1.35 }
+table { border-collapse: collapse; font-size: 0.85rem; margin: 0.8rem 0 }
+th, td { padding: 0.25rem 0.7rem; border-bottom: 1px solid #ddd; text-align: right }
 """
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
@@ -78,7 +80,9 @@ def to_page(notebook: Any, title: str) -> str:
     from pygments.formatters import HtmlFormatter
 
     loaders = [DictLoader({"fieldbook": TEMPLATE})]
-    exporter = HTMLExporter(template_name="basic", extra_loaders=loaders, template_file="fieldbook", exclude_input_prompt=True)
+    exporter = HTMLExporter(
+        template_name="basic", extra_loaders=loaders, template_file="fieldbook", exclude_input_prompt=True
+    )
     body, _ = exporter.from_notebook_node(notebook)
     page = PAGE.format(title=title, style=STYLE + HtmlFormatter().get_style_defs(".highlight"), body=body)
     outside = Outside(page).found
@@ -98,7 +102,7 @@ def publish(source: Path, target: Path) -> None:
     Raises
     ------
     FieldbookError
-        If there is no such notebook or a cell fails. The notebook with the failing cell is kept, and the message says where.
+        If there is no such notebook or a cell fails. The notebook is kept up to that cell; the message says where.
     """
     import nbformat
     import papermill
@@ -109,19 +113,30 @@ def publish(source: Path, target: Path) -> None:
     if "root" not in papermill.inspect_notebook(str(source)):
         raise FieldbookError(f"{source}: it needs a cell with the tag `parameters` that sets `root`")
     package = str(Path(__file__).resolve().parents[1])  # the kernel must import this code, not what is installed
-    os.environ |= {"PYTHONPATH": package, "PYTHONHASHSEED": "0", "PYTHONWARNINGS": "ignore", "JUPYTER_PLATFORM_DIRS": "1"}
+    os.environ |= {
+        "PYTHONPATH": package,
+        "PYTHONHASHSEED": "0",
+        "PYTHONWARNINGS": "ignore",
+        "JUPYTER_PLATFORM_DIRS": "1",
+    }
     with tempfile.TemporaryDirectory() as folder:
         executed = Path(folder) / source.name
         try:
             papermill.execute_notebook(
-                str(source), str(executed), parameters={"root": os.path.relpath(".", source.parent)}, cwd=str(source.parent),
-                progress_bar=False, extra_arguments=["--IPKernelApp.log_level=ERROR"],
+                str(source),
+                str(executed),
+                parameters={"root": os.path.relpath(".", source.parent)},
+                cwd=str(source.parent),
+                progress_bar=False,
+                extra_arguments=["--IPKernelApp.log_level=ERROR"],
             )
         except PapermillExecutionError as error:
             kept = Path("tmp") / source.name
             kept.parent.mkdir(exist_ok=True)
             shutil.copyfile(executed, kept)
-            raise FieldbookError(f"{source}: cell {error.exec_count} fails with {error.ename}: {error.evalue}; see {kept}") from None
+            raise FieldbookError(
+                f"{source}: cell {error.exec_count} fails with {error.ename}: {error.evalue}; see {kept}"
+            ) from None
         notebook = scrub(nbformat.read(executed, as_version=4))
     target.mkdir(parents=True, exist_ok=True)
     heading = next(line for cell in notebook.cells for line in cell.source.splitlines() if line.startswith("# "))
@@ -157,19 +172,39 @@ def summary(project: Path = Path(".")) -> None:
         table.add_column(heading, no_wrap=True, overflow="fold")
     for row in board["models"]:
         style = "bold" if row["model"] == board["champion"] else ""
-        table.add_row(row["model"], *(show(row[name]).replace(" [", "\n[", 1) for name in NARROW), "kept" if row["passed"] else "broken", style=style)
+        table.add_row(
+            row["model"],
+            *(show(row[name]).replace(" [", "\n[", 1) for name in NARROW),
+            "kept" if row["passed"] else "broken",
+            style=style,
+        )
     console.print(table)
     for row in board["models"]:
         for sentence in row["broken"]:
             console.print(f"  {row['model']}: {sentence}", highlight=False)
     test = manifest["metrics"]["test"]
     console.print(f"\n[bold]{board['why']}.[/]", highlight=False, soft_wrap=True)
-    console.print(f"On test: {', '.join(f'{label} {show(test[name])}' for name, label in SHOWN.items())}.", highlight=False, soft_wrap=True)
-    console.print(f"\nreport   data/reports/08_select.html (all pages: data/reports/)\nBento    data/bento (model version {manifest['version']})", highlight=False)
-    console.print("next     make serve     then open http://localhost:3000", highlight=False)
+    console.print(
+        f"On test: {', '.join(f'{label} {show(test[name])}' for name, label in SHOWN.items())}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    told = {
+        "report": "data/reports/08_select.html (all pages: data/reports/)",
+        "Bento": f"data/bento (model version {manifest['version']})",
+        "next": "make serve     then open http://localhost:3000",
+    }
+    console.print("", *(f"{name:<8} {text}" for name, text in told.items()), sep="\n", highlight=False, soft_wrap=True)
 
 
-SHOWN = {"expected_cost": "cost per 1,000", "roc_auc": "ROC AUC", "pr_auc": "PR AUC", "brier": "Brier", "log_loss": "log loss", "calibration_error": "calib. err."}
+SHOWN = {
+    "expected_cost": "cost per 1,000",
+    "roc_auc": "ROC AUC",
+    "pr_auc": "PR AUC",
+    "brier": "Brier",
+    "log_loss": "log loss",
+    "calibration_error": "calib. err.",
+}
 NARROW = ("expected_cost", "roc_auc", "brier", "calibration_error")  # as many as a terminal has room for
 
 
@@ -183,7 +218,7 @@ TOLERANCE = 1e-3  # of a figure, relative; see README, "Same commit, same bytes"
 
 
 def largest_difference(ours: Any, theirs: Any) -> float | None:
-    """Return the largest relative difference between two nested values; infinity where they differ in shape or in words."""
+    """Return the largest relative difference between two nested values; infinity where shape or words differ."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         if ours.keys() != theirs.keys():
             return float("inf")
@@ -213,11 +248,14 @@ def verify(revision: str = "HEAD") -> bool:
     missing = sorted(path for path in ours if not Path(path).exists())
     if missing:
         raise FieldbookError(f"{missing[0]} is not there: run `dvc repro` first")
-    verdicts = {path: _verdict(path, committed.get(path), ours.get(path), revision) for path in sorted(committed | ours)}
+    verdicts = {
+        path: _verdict(path, committed.get(path), ours.get(path), revision) for path in sorted(committed | ours)
+    }
     for path, verdict in verdicts.items():
         print(f"{verdict:<45} {path}")
     bad = [path for path, verdict in verdicts.items() if verdict.startswith("DIFFERENT")]
-    print(f"\n{len(verdicts)} outputs: {sum(v == 'equal' for v in verdicts.values())} equal, {len(bad)} different, the others agree")
+    same = sum(verdict == "equal" for verdict in verdicts.values())
+    print(f"\n{len(verdicts)} outputs: {same} equal, {len(bad)} different, the others agree")
     return not bad
 
 
@@ -249,7 +287,9 @@ def _verdict(path: str, theirs: str | None, ours: str | None, revision: str) -> 
         if not cached.exists():
             return "other bytes; see the figures made from it"
         before = cached.read_bytes()
-    difference = largest_difference(_numbers(Path(path).suffix, Path(path).read_bytes()), _numbers(Path(path).suffix, before))
+    difference = largest_difference(
+        _numbers(Path(path).suffix, Path(path).read_bytes()), _numbers(Path(path).suffix, before)
+    )
     return f"{'within tolerance' if difference <= TOLERANCE else 'DIFFERENT'}: by {difference:.1e} at most"
 
 
@@ -259,4 +299,7 @@ def _numbers(suffix: str, content: bytes) -> Any:
     import pandas as pd
 
     table = pd.read_csv(io.BytesIO(content)) if suffix == ".csv" else pd.read_parquet(io.BytesIO(content))
-    return {name: table[name].fillna(0).tolist() if table[name].dtype.kind == "f" else table[name].astype(str).tolist() for name in table}
+    return {
+        name: table[name].fillna(0).tolist() if table[name].dtype.kind == "f" else table[name].astype(str).tolist()
+        for name in table
+    }

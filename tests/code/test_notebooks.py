@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NOTEBOOKS = sorted(path for path in (ROOT / "notebooks").rglob("*.ipynb") if not re.search(r"/[._]", str(path.relative_to(ROOT))))
+NOTEBOOKS = sorted(
+    path for path in (ROOT / "notebooks").rglob("*.ipynb") if not re.search(r"/[._]", str(path.relative_to(ROOT)))
+)
 HAND_WRITTEN = {"__init__.py", "__main__.py", "cli.py"}
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -28,12 +30,18 @@ def test_modules_are_what_the_notebooks_export(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     (tmp_path / "src/fieldbook").mkdir(parents=True)
     export(tmp_path)
-    ours = {str(path.relative_to(ROOT / "src/fieldbook")) for path in (ROOT / "src/fieldbook").rglob("*.py")} - HAND_WRITTEN
-    exported = {str(path.relative_to(tmp_path / "src/fieldbook")) for path in (tmp_path / "src/fieldbook").rglob("*.py")} - HAND_WRITTEN
+    ours = {
+        str(path.relative_to(ROOT / "src/fieldbook")) for path in (ROOT / "src/fieldbook").rglob("*.py")
+    } - HAND_WRITTEN
+    exported = {
+        str(path.relative_to(tmp_path / "src/fieldbook")) for path in (tmp_path / "src/fieldbook").rglob("*.py")
+    } - HAND_WRITTEN
     assert ours - exported == set(), "these modules have no notebook: delete them, or bring the notebook back"
     assert exported - ours == set(), "these notebooks were never exported: run `make export`"
     _, differ, _ = filecmp.cmpfiles(ROOT / "src/fieldbook", tmp_path / "src/fieldbook", sorted(ours), shallow=False)
-    assert differ == [], "module and notebook disagree: run `make export` (or `nbdev-update` to keep an edit of the module)"
+    assert differ == [], (
+        "module and notebook disagree: run `make export` (or `nbdev-update` to keep an edit of the module)"
+    )
 
 
 @each_notebook
@@ -54,7 +62,11 @@ def test_cell_ids_are_unique(path: Path) -> None:
 @each_notebook
 def test_no_merge_conflict_was_left(path: Path) -> None:
     """nbdev turns a conflict into cells around both versions; the notebook stays valid and its tests may pass."""
-    markers = [cell["id"] for cell in json.loads(path.read_text())["cells"] if re.search(r"(?m)^(`?<{7}|`?>{7}|={7}$)", "".join(cell["source"]))]
+    markers = [
+        cell["id"]
+        for cell in json.loads(path.read_text())["cells"]
+        if re.search(r"(?m)^(`?<{7}|`?>{7}|={7}$)", "".join(cell["source"]))
+    ]
     assert markers == []
 
 
@@ -63,7 +75,9 @@ def test_every_definition_is_shown_at_work(path: Path) -> None:
     """A notebook that exports code also asserts something about it."""
     code = ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
     exports = [text for text in code if text.startswith("#| export")]
-    asserts = [text for text in code if re.search(r"(?m)^\s*(assert|raise AssertionError)", text) and text not in exports]
+    asserts = [
+        text for text in code if re.search(r"(?m)^\s*(assert|raise AssertionError)", text) and text not in exports
+    ]
     assert not exports or asserts
 
 

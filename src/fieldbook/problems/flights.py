@@ -38,7 +38,9 @@ def read(source: str) -> dict[str, pd.DataFrame]:
     for name in TABLES:
         path = next(iter(sorted(folder.glob(f"{name}.csv*"))), None)
         if path is None:
-            raise FieldbookError(f"table {name}: there is no {name}.csv in {folder}; see problem.source in conf/problem/")
+            raise FieldbookError(
+                f"table {name}: there is no {name}.csv in {folder}; see problem.source in conf/problem/"
+            )
         try:
             tables[name] = pd.read_csv(path, low_memory=False)
         except (ValueError, OSError) as error:
@@ -68,8 +70,8 @@ def times(flights: pd.DataFrame, zones: dict[str, str]) -> pd.DataFrame:
 
     Returns
     -------
-    Columns `local` (scheduled departure at the origin, local time), `scheduled`, `due` (scheduled arrival), `departed` and
-    `arrived` (missing where they did not happen).
+    Columns `local` (scheduled departure at the origin, local time), `scheduled`, `due` (scheduled arrival), `departed`
+    and `arrived` (missing where they did not happen).
     """
     import pandas as pd
 
@@ -79,7 +81,11 @@ def times(flights: pd.DataFrame, zones: dict[str, str]) -> pd.DataFrame:
     due_local = day + minutes(flights["sched_arr_time"] // 100 * 60 + flights["sched_arr_time"] % 100)
     due = pd.Series(pd.NaT, index=flights.index, dtype="datetime64[us]")
     for zone, rows in due_local.groupby(flights["dest"].map(zones)):
-        utc = rows.dt.tz_localize(zone, ambiguous=True, nonexistent="shift_forward").dt.tz_convert("UTC").dt.tz_localize(None)
+        utc = (
+            rows.dt.tz_localize(zone, ambiguous=True, nonexistent="shift_forward")
+            .dt.tz_convert("UTC")
+            .dt.tz_localize(None)
+        )
         due[rows.index] = utc
     due = due.where(due > scheduled, due + pd.Timedelta("1D"))  # it lands after midnight
     return pd.DataFrame(
@@ -108,8 +114,14 @@ class Flights:
     """
 
     def __init__(
-        self, source: str, late_after: float, lead_hours: float, recent_hours: float, record_days: float,
-        weather_max_age_hours: float, extra_time_zones: dict[str, str],
+        self,
+        source: str,
+        late_after: float,
+        lead_hours: float,
+        recent_hours: float,
+        record_days: float,
+        weather_max_age_hours: float,
+        extra_time_zones: dict[str, str],
     ) -> None:
         self.source, self.late_after, self.lead_hours = source, late_after, lead_hours
         self.recent_hours, self.record_days = recent_hours, record_days
@@ -177,7 +189,9 @@ class Flights:
         zones = dict(zip(airports["faa"], airports["tzone"])) | self.extra_time_zones
         unknown = sorted(set(tables["flights"]["dest"]) - zones.keys())
         if unknown:
-            raise FieldbookError(f"no time zone is known for {', '.join(unknown)}: add them to problem.extra_time_zones")
+            raise FieldbookError(
+                f"no time zone is known for {', '.join(unknown)}: add them to problem.extra_time_zones"
+            )
         return times(tables["flights"], zones)
 
     def _timetable(self, flights: pd.DataFrame, when: pd.DataFrame) -> pd.DataFrame:
@@ -212,7 +226,9 @@ class Flights:
         at, found = self._as_of(when).to_numpy(), {}
         for name, by in {"origin": ["origin"], "carrier": ["origin", "carrier"], "destination": ["dest"]}.items():
             key = codes(flights, by)
-            found[f"{name}_delay"], found[f"{name}_departures"] = trailing_mean(key[left], *events, key, at, self.recent_hours)
+            found[f"{name}_delay"], found[f"{name}_departures"] = trailing_mean(
+                key[left], *events, key, at, self.recent_hours
+            )
         key = codes(flights, ["tailnum"])
         known = left & (key >= 0)
         found["aircraft_departure_delay"], found["aircraft_idle_hours"] = last_known(
@@ -228,7 +244,11 @@ class Flights:
         landed = flights["arr_delay"].notna().to_numpy()
         late = (flights["arr_delay"] >= self.late_after).to_numpy(float)[landed]
         at, found = self._as_of(when).to_numpy(), {}
-        for name, by in {"route": ["carrier", "origin", "dest"], "carrier": ["carrier"], "flight": ["carrier", "flight"]}.items():
+        for name, by in {
+            "route": ["carrier", "origin", "dest"],
+            "carrier": ["carrier"],
+            "flight": ["carrier", "flight"],
+        }.items():
             key = codes(flights, by)
             found[f"{name}_late_rate"], _ = trailing_mean(
                 key[landed], when["arrived"].to_numpy()[landed], late, key, at, 24 * self.record_days
@@ -243,8 +263,15 @@ class Flights:
 
 WEEKDAYS = np.array(["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], dtype=object)
 WEATHER = {
-    "temp": "temperature", "dewp": "dew_point", "humid": "humidity", "wind_dir": "wind_direction", "wind_speed": "wind_speed",
-    "wind_gust": "wind_gust", "precip": "precipitation", "pressure": "pressure", "visib": "visibility",
+    "temp": "temperature",
+    "dewp": "dew_point",
+    "humid": "humidity",
+    "wind_dir": "wind_direction",
+    "wind_speed": "wind_speed",
+    "wind_gust": "wind_gust",
+    "precip": "precipitation",
+    "pressure": "pressure",
+    "visib": "visibility",
 }
 
 
@@ -252,7 +279,16 @@ def flight_ids(flights: pd.DataFrame) -> pd.Series:
     """Return a name for each flight, such as `20130101-0515-EWR-UA1545`."""
     day = flights["year"] * 10000 + flights["month"] * 100 + flights["day"]
     clock = flights["sched_dep_time"].astype(str).str.zfill(4)
-    return day.astype(str) + "-" + clock + "-" + flights["origin"] + "-" + flights["carrier"] + flights["flight"].astype(str)
+    return (
+        day.astype(str)
+        + "-"
+        + clock
+        + "-"
+        + flights["origin"]
+        + "-"
+        + flights["carrier"]
+        + flights["flight"].astype(str)
+    )
 
 
 def codes(frame: pd.DataFrame, by: list[str]) -> np.ndarray:

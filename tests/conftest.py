@@ -1,0 +1,54 @@
+"""What the tests share: the project's folder, and outputs of the pipeline."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from fieldbook.scope import Config, Problem, build_problem, load
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def project() -> Path:
+    """Return the project's folder; the pipeline must have run (`make test` sees to that)."""
+    missing = [name for name in ("champion/manifest.json", "bento/bento.yaml") if not (ROOT / "data" / name).exists()]
+    if missing:
+        pytest.fail(f"data/{missing[0]} is not there: run `make test`, or `dvc repro` before pytest", pytrace=False)
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def config(project: Path) -> Config:
+    """Return the composed settings."""
+    return load(project / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def problem(config: Config) -> Problem:
+    """Return the problem of this project."""
+    return build_problem(config.problem)
+
+
+@pytest.fixture(scope="session")
+def manifest(project: Path) -> dict[str, Any]:
+    """Return the manifest of the champion."""
+    return json.loads((project / "data/champion/manifest.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def raw(project: Path) -> dict[str, pd.DataFrame]:
+    """Return the raw tables."""
+    return {path.stem: pd.read_parquet(path) for path in sorted((project / "data/raw").glob("*.parquet"))}
+
+
+@pytest.fixture(scope="session")
+def tracked(project: Path) -> list[Path]:
+    """Return the files that git has, or would have, in this tree."""
+    command = ["git", "ls-files", "-co", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [project / name for name in listed if (project / name).is_file()]

@@ -1,0 +1,64 @@
+"""What the data stages left keeps its promises."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fieldbook.features import frame_arrays
+from fieldbook.ingest import check
+from fieldbook.scope import Config, Problem
+
+
+@pytest.fixture(scope="module")
+def table(project: Path) -> pd.DataFrame:
+    """Return the feature table."""
+    return pd.read_parquet(project / "data/features/features.parquet")
+
+
+def test_raw_tables_keep_their_contracts(raw: dict[str, pd.DataFrame], config: Config) -> None:
+    """Parquet on disk passes the contract that it passed on the way in."""
+    assert raw.keys() == config.ingest.tables.keys()
+    for name, frame in raw.items():
+        pd.testing.assert_frame_equal(check(name, frame, config.ingest.tables[name]), frame)
+
+
+def test_splits_follow_one_another(table: pd.DataFrame) -> None:
+    """No label of a split became known after the next split began."""
+    order = ["train", "validation", "test", "production"]
+    for before, after in zip(order, order[1:], strict=False):
+        known, asked = (
+            table.loc[table["split"] == before, "label_time"].max(),
+            table.loc[table["split"] == after, "as_of"].min(),
+        )
+        assert known < asked, f"a label of {before} became known after {after} began"
+
+
+def test_split_sizes_are_counted(table: pd.DataFrame) -> None:
+    """Nothing is lost between the splits: purged rows are there, under that name."""
+    counts = table["split"].value_counts()
+    assert counts.sum() == len(table) and 0 < counts["purged"] < 0.01 * len(table)
+
+
+def test_features_are_the_one_definition_over_the_requests(
+    project: Path, table: pd.DataFrame, config: Config, problem: Problem
+) -> None:
+    """Recomputed from the stored requests, every feature is the same to the bit."""
+    requests = pd.read_parquet(project / "data/features/requests.parquet")
+    assert list(requests["example_id"]) == list(table["example_id"])
+    columns = problem.columns(frame_arrays(requests, config.features.request))
+    for name in config.features.names:
+        stored = table[name].to_numpy(columns[name].dtype)
+        assert np.array_equal(stored, columns[name], equal_nan=stored.dtype.kind == "f"), name
+
+
+def test_no_feature_is_the_label_in_disguise(table: pd.DataFrame, config: Config) -> None:
+    """What is known only after departure is not among the features, and no number alone tells the label."""
+    from sklearn.metrics import roc_auc_score
+
+    rows = table[(table["split"] == "train") & table["label"].notna()].sample(20_000, random_state=0)
+    for name in rows.select_dtypes("float32"):
+        known = rows[name].notna()
+        auc = roc_auc_score(rows.loc[known, "label"], rows.loc[known, name])
+        assert 0.25 < auc < 0.75, f"{name} alone has AUC {auc:.2f}"

@@ -1,0 +1,93 @@
+"""The models are as good as they are said to be, and their graphs say the same."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+
+from fieldbook.package import parity, to_graph
+from fieldbook.scope import Config
+from fieldbook.train import build_model, fit, read_features
+
+MODELS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf/model").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def board(project: Path) -> dict[str, Any]:
+    """Return the leaderboard."""
+    return json.loads((project / "data/selection/leaderboard.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def validation(project: Path) -> tuple[pd.DataFrame, list[str], list[str]]:
+    """Return the validation split and the names of its features."""
+    return read_features("validation", project / "data/features")
+
+
+def test_backtest_reaches_the_reference(project: Path) -> None:
+    """Trained on January to June and tested on July to December: AUC 0.735 and Brier 0.1515 at least."""
+    table = pd.read_csv(project / "data/backtest/backtest.csv")
+    whole = table[table["month"] == "all"].iloc[-1]
+    assert whole["rows"] > 160_000
+    assert whole["roc_auc"] >= 0.735 and whole["brier"] <= 0.1515
+
+
+def test_groups_of_features_are_worth_their_place(project: Path) -> None:
+    """What was observed beats the timetable alone by a wide margin."""
+    table = pd.read_csv(project / "data/backtest/backtest.csv")
+    auc = table[table["month"] == "all"].set_index("groups")["roc_auc"]
+    assert auc["+ weather"] > auc["+ schedule"] + 0.03 and auc["+ recent_delays"] > auc["+ aircraft"] + 0.02
+
+
+def test_baselines_stand_where_they_must(board: dict[str, Any]) -> None:
+    """The majority class ranks nothing, the rule of thumb ranks something, and the champion beats both clearly."""
+    figures = {row["model"]: row for row in board["models"]}
+    assert figures["majority"]["roc_auc"]["value"] == 0.5
+    assert figures["heuristic"]["roc_auc"]["low"] > 0.55
+    champion = figures[board["champion"]]
+    for baseline in ("majority", "heuristic"):
+        assert champion["expected_cost"]["high"] < figures[baseline]["expected_cost"]["low"]
+
+
+def test_champion_keeps_the_limits_on_test_too(board: dict[str, Any], manifest: dict[str, Any], config: Config) -> None:
+    """What was promised on validation holds, as a point, on the split nobody chose by."""
+    assert manifest["model"] == board["champion"]
+    for limit in config.scope.limits:
+        value = manifest["metrics"]["test"][limit.metric]["value"]
+        assert limit.at_least is None or value >= limit.at_least, limit
+        assert limit.at_most is None or value <= limit.at_most, limit
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_graph_says_what_the_model_says(
+    project: Path, validation: tuple[pd.DataFrame, list[str], list[str]], name: str
+) -> None:
+    """Any model could become champion: each graph is within 1e-5 of its model on 10,000 rows, strange ones too."""
+    table, numeric, categorical = validation
+    rows = table.iloc[np.linspace(0, len(table) - 1, 10_000).astype(int)].reset_index(drop=True)
+    rows.loc[::100, categorical] = "never seen"
+    rows.loc[50::100, numeric] = np.float32("nan")
+    model = joblib.load(project / "data/models" / name / "model.joblib")
+    assert (
+        parity(
+            model, to_graph(model, len(numeric), len(categorical)).SerializeToString(), rows, numeric, categorical, 1e-5
+        )
+        < 1e-5
+    )
+
+
+def test_shuffled_labels_teach_nothing(validation: tuple[pd.DataFrame, list[str], list[str]], config: Config) -> None:
+    """A model fitted to shuffled labels ranks at random: the evaluation does not flatter."""
+    from sklearn.metrics import roc_auc_score
+
+    table, numeric, categorical = validation
+    rows = table[table["label"].notna()].sample(8_000, random_state=1).sort_values("as_of")
+    past, future = rows.iloc[:5_000], rows.iloc[5_000:]
+    shuffled = past.assign(label=past["label"].sample(frac=1, random_state=2).to_numpy())
+    settings = config.model["logistic"]
+    model = fit("logistic", build_model("logistic", settings, numeric, categorical), shuffled, numeric + categorical)
+    assert abs(roc_auc_score(future["label"], model.predict_proba(future[numeric + categorical])[:, 1]) - 0.5) < 0.05

@@ -1,0 +1,160 @@
+"""The built Bento over HTTP, as callers meet it."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from server import Server
+
+from fieldbook.features import frame_arrays, records
+from fieldbook.log import read
+from fieldbook.scope import Config, Problem
+from fieldbook.serve import Servable
+
+
+def test_samples_get_their_answers(server: Server, manifest: dict[str, Any]) -> None:
+    """Each request of the manifest gets the probability it was shipped with, and the decision that follows."""
+    decide = manifest["decision"]
+    for sample in manifest["samples"]:
+        answer = server.client.post("/predict", json=sample["request"]).json()
+        assert answer["probability"] == pytest.approx(sample["probability"], abs=1e-5)
+        assert answer["decision"] == decide["positive" if sample["probability"] >= decide["threshold"] else "negative"]
+        assert answer["model_version"] == manifest["version"] and len(answer["request_id"]) == 32
+
+
+def test_many_are_answered_as_one_by_one(server: Server, manifest: dict[str, Any]) -> None:
+    """A list is answered by a list, in order, with ids that lead back to the request."""
+    requests = [sample["request"] for sample in manifest["samples"]] * 50
+    many = server.client.post("/predict", json=requests, headers={"X-Request-ID": "batch-1"})
+    one = [server.client.post("/predict", json=request).json()["probability"] for request in requests[:3]]
+    assert [answer["probability"] for answer in many.json()[:3]] == one
+    assert [answer["request_id"] for answer in many.json()] == [f"batch-1/{row}" for row in range(len(requests))]
+    assert many.headers["x-request-id"] == "batch-1"
+
+
+def test_training_batch_and_online_agree(server: Server, project: Path, config: Config, problem: Problem) -> None:
+    """The skew test: the feature table, a batch and single requests give the same features and the same answers."""
+    table = pd.read_parquet(project / "data/features/features.parquet").sample(200, random_state=3)
+    requests = pd.read_parquet(project / "data/features/requests.parquet").loc[table.index]
+    servable, sent = Servable(project / "data/champion"), records(requests, config.features.request)
+    batch = problem.columns(frame_arrays(requests, config.features.request))
+    online = [servable.features(json.loads(json.dumps([record]))) for record in sent]
+    for name in config.features.names:
+        trained = table[name].to_numpy(batch[name].dtype)
+        single = np.array([columns[name][0] for columns in online], dtype=trained.dtype)
+        assert np.array_equal(trained, batch[name], equal_nan=trained.dtype.kind == "f"), (
+            f"{name}: training and batch differ"
+        )
+        assert np.array_equal(trained, single, equal_nan=trained.dtype.kind == "f"), (
+            f"{name}: training and online differ"
+        )
+    answers = [answer["probability"] for answer in server.client.post("/predict", json=sent).json()]
+    singles = [server.client.post("/predict", json=record).json()["probability"] for record in sent[:20]]
+    assert answers == [answer["probability"] for answer in servable.predict(sent)] and singles == answers[:20]
+
+
+def test_every_answer_is_in_the_log(server: Server, manifest: dict[str, Any]) -> None:
+    """A row holds inputs, output, lineage id and request id."""
+    request = manifest["samples"][0]["request"]
+    answer = server.client.post("/predict", json=request, headers={"X-Request-ID": "to-be-found"}).json()
+    row = read(server.logs).set_index("request_id").loc["to-be-found"]
+    assert row["probability"] == answer["probability"] and row["lineage"] == manifest["lineage"]["id"]
+    logged = {name: row[f"inputs.{name}"] for name in request}
+    assert {name: None if value != value else value for name, value in logged.items()} == request
+
+
+def test_unseen_values_are_answered_and_said(server: Server, manifest: dict[str, Any]) -> None:
+    """A category that training never saw gets an answer that says so."""
+    request = {**manifest["samples"][0]["request"], "destination": "ZZZ"}
+    assert server.client.post("/predict", json=request).json()["unseen"] == ["destination"]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"wind_speed": -5}, "wind_speed"),
+        ({"wind_speed": "fast"}, "wind_speed"),
+        ({"origin": "CDG"}, "origin"),
+        ({"distance": None}, "distance"),
+        ({"scheduled_departure": "tomorrow"}, "scheduled_departure"),
+        ({"scheduled_departure": "2013-07-04T17:30+02:00"}, "scheduled_departure"),
+        ({"scheduled_departure": 1372959000}, "scheduled_departure"),
+        ({"origin_departures": 3.5}, "origin_departures"),
+        ({"arr_delay": 30}, "arr_delay"),
+    ],
+)
+def test_bad_fields_are_named(server: Server, manifest: dict[str, Any], change: dict[str, Any], field: str) -> None:
+    """What breaks the contract is refused, with the field's name, and never guessed at."""
+    told = server.client.post("/predict", json={**manifest["samples"][0]["request"], **change})
+    assert told.status_code == 422 and told.json()["detail"][0]["field"] == field
+
+
+def test_a_forgotten_field_is_named(server: Server, manifest: dict[str, Any]) -> None:
+    """An old client that does not send a field hears which."""
+    request = {name: value for name, value in manifest["samples"][0]["request"].items() if name != "pressure"}
+    told = server.client.post("/predict", json=[request]).json()
+    assert told["detail"] == [{"row": 0, "field": "pressure", "problem": "Field required"}]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(data=st.data())
+def test_nothing_that_is_sent_breaks_it(server: Server, manifest: dict[str, Any], data: st.DataObject) -> None:
+    """Mutilated requests and arbitrary bytes get an answer or a 4xx; never a 5xx, a path or a trace."""
+    request = dict(manifest["samples"][0]["request"])
+    for name in data.draw(st.lists(st.sampled_from(sorted(request)), max_size=3)):
+        request[name] = data.draw(JSON)
+    body = data.draw(st.one_of(st.just(json.dumps(request).encode()), st.binary(max_size=200)))
+    told = server.client.post("/predict", content=body)
+    assert told.status_code in (200, 422), told.text
+    assert "Traceback" not in told.text and "/src/" not in told.text
+
+
+def test_operations_endpoints(server: Server, manifest: dict[str, Any]) -> None:
+    """Liveness, readiness, the model's manifest, and metrics that count what was asked."""
+    assert server.client.get("/livez").status_code == server.client.get("/readyz").status_code == 200
+    assert server.client.get("/model").json() == manifest
+
+    def counted() -> dict[str, float]:
+        lines = server.client.get("/metrics").text.splitlines()
+        return {
+            line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line.startswith("fieldbook_")
+        }
+
+    before, sample = counted(), manifest["samples"][-1]
+    decision = server.client.post("/predict", json=sample["request"]).json()["decision"]
+    server.client.post("/predict", json={"origin": 1})
+    after, name = counted(), f'fieldbook_predictions_total{{decision="{decision}"}}'
+    assert after[name] == before.get(name, 0) + 1
+    assert (
+        after['fieldbook_refused_requests_total{field="origin"}']
+        == before.get('fieldbook_refused_requests_total{field="origin"}', 0) + 1
+    )
+    assert any(line.startswith("fieldbook_model_info") and manifest["version"] in line for line in after)
+
+
+def test_the_api_page_loads_nothing_from_elsewhere(server: Server, manifest: dict[str, Any]) -> None:
+    """The page and what it loads come from this server; the description has the samples in it."""
+    page = server.client.get("/").text
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert loaded and all(place.startswith(("./", "data:")) for place in loaded)
+    for place in loaded:
+        assert place.startswith("data:") or server.client.get(place.removeprefix(".")).status_code == 200, place
+    described = server.client.get("/docs.json").json()["paths"]["/predict"]["post"]["requestBody"]["content"][
+        "application/json"
+    ]
+    assert described["examples"]["sample 0"]["value"] == manifest["samples"][0]["request"]
