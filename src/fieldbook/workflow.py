@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -32,6 +33,10 @@ def scrub(notebook: Any) -> Any:
             cell.id = f"injected-{position}"
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            for output in cell.outputs:
+                data = output.get("data", {})
+                if "text/plain" in data:  # such as <Thing at 0x7f21592cbf90>
+                    data["text/plain"] = re.sub(r" at 0x[0-9a-f]+", "", data["text/plain"])
     return notebook
 
 # %% ../../notebooks/00_workflow.ipynb #de10546c

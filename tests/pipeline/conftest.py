@@ -1,0 +1,55 @@
+"""The scratch project: made and run once for all workers, copied for each test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from scratch import Project, copy_project, write_project
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that the workers of a run share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def bare(shared: Path) -> Project:
+    """Return a committed project that has never run. Copy it; do not change it."""
+    path = shared / "bare" / "project"
+    with FileLock(f"{path.parent}.lock"):
+        return Project(path) if (path / ".git").exists() else write_project(path)
+
+
+@pytest.fixture(scope="session")
+def base(shared: Path, bare: Project) -> Project:
+    """Return a project whose pipeline ran once and was committed. Copy it; do not change it."""
+    path, log = shared / "base" / "project", shared / "base" / "log"
+    with FileLock(f"{path.parent}.lock"):
+        if not log.exists():
+            shutil.rmtree(path.parent, ignore_errors=True)
+            project = copy_project(bare, path)
+            done = project.do("dvc", "repro", "bento", "track")
+            project.commit("the first run")
+            log.write_text(done.stdout)
+    project = Project(path)
+    project.log = log.read_text()
+    return project
+
+
+@pytest.fixture(scope="session")
+def make(base: Project, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Project]:
+    """Return a function that makes a copy of the project that has run."""
+    return lambda: copy_project(base, tmp_path_factory.mktemp("copy") / "project")
+
+
+@pytest.fixture
+def project(make: Callable[[], Project]) -> Project:
+    """Return a copy of the project that has run, for one test."""
+    return make()
