@@ -30,7 +30,7 @@ def tabular(
     estimator: BaseEstimator,
     numeric: list[str],
     categorical: list[str],
-    numbers: Literal["keep", "scale"] = "keep",
+    numbers: Literal["keep", "fill", "scale"] = "keep",
     categories: Literal["onehot", "ordinal", "drop"] = "onehot",
     only: list[str] | None = None,
 ) -> Pipeline:
@@ -40,7 +40,8 @@ def tabular(
     ----------
     estimator : a scikit-learn classifier for two classes.
     numeric, categorical : names of the features, in the order of the table's columns.
-    numbers : `keep` passes numbers through, missing ones as NaN; `scale` fills the median in and standardizes.
+    numbers : `keep` passes numbers through, missing ones as NaN; `fill` puts the median there; `scale` does, too, and
+        standardizes.
     categories : how strings become numbers.
     only : use these features and no others.
 
@@ -53,13 +54,13 @@ def tabular(
     unknown = [name for name in only or [] if name not in names]
     if unknown:
         raise FieldbookError(f"model: only names {unknown}; the features are {', '.join(names)}")
-    scaled = make_pipeline(SimpleImputer(strategy="median"), StandardScaler())
     encoders = {
         "onehot": OneHotEncoder(handle_unknown="ignore", sparse_output=False, dtype=np.float32),
         "ordinal": OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, dtype=np.float32),
         "drop": "drop",
     }
-    steps = {"keep": "passthrough", "scale": scaled}
+    fill = SimpleImputer(strategy="median")
+    steps = {"keep": "passthrough", "fill": fill, "scale": make_pipeline(fill, StandardScaler())}
     if numbers not in steps or categories not in encoders:
         raise FieldbookError(f"model: numbers must be one of {list(steps)}, categories one of {list(encoders)}")
     # positions, not names: the ONNX graph takes one matrix of numbers and one of strings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,12 +44,22 @@ def base(shared: Path, bare: Project) -> Project:
 
 
 @pytest.fixture(scope="session")
-def make(base: Project, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Project]:
-    """Return a function that makes a copy of the project that has run."""
-    return lambda: copy_project(base, tmp_path_factory.mktemp("copy") / "project")
+def make(base: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Project]]:
+    """Return a function that makes a copy of the project that has run; the copies go when the session ends."""
+    made: list[Path] = []
+
+    def copy() -> Project:
+        made.append(tmp_path_factory.mktemp("copy"))
+        return copy_project(base, made[-1] / "project")
+
+    yield copy
+    for folder in made:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
-def project(make: Callable[[], Project]) -> Project:
+def project(make: Callable[[], Project]) -> Iterator[Project]:
     """Return a copy of the project that has run, for one test."""
-    return make()
+    copy = make()
+    yield copy
+    shutil.rmtree(copy.path.parent, ignore_errors=True)
