@@ -185,6 +185,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'fieldbook.train.Rule.predict_proba': ('train.html#rule.predict_proba', 'fieldbook/train.py'),
                                  'fieldbook.train._loss': ('train.html#_loss', 'fieldbook/train.py'),
                                  'fieldbook.train._one_epoch': ('train.html#_one_epoch', 'fieldbook/train.py'),
+                                 'fieldbook.train._without_threads': ('train.html#_without_threads', 'fieldbook/train.py'),
                                  'fieldbook.train.build_model': ('train.html#build_model', 'fieldbook/train.py'),
                                  'fieldbook.train.build_network': ('train.html#build_network', 'fieldbook/train.py'),
                                  'fieldbook.train.fit': ('train.html#fit', 'fieldbook/train.py'),

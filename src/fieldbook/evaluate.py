@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from . import FieldbookError
 from .scope import Config, Costs, Evaluate, load, replace
@@ -102,7 +103,9 @@ def bootstrap(scores: Scores, cluster: np.ndarray, settings: Evaluate, seed: int
     code = pd.factorize(cluster, sort=True)[0]
     clusters = code.max() + 1
     draws = np.random.default_rng(seed).multinomial(clusters, np.full(clusters, 1 / clusters), size=settings.replicates)
-    return pd.DataFrame([scores.metrics(draw[code]) for draw in draws])
+    with threadpool_limits(limits=1, user_api="blas"):  # sums are added up in one order on any number of cores
+        rows = [scores.metrics(draw[code]) for draw in draws]
+    return pd.DataFrame(rows).map(_digits)
 
 
 def intervals(scores: Scores, replicates: pd.DataFrame, confidence: float) -> dict[str, dict[str, float]]:

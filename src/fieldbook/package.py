@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from onnx import ModelProto, compose, numpy_helper, parser
+from onnx import ModelProto, compose, helper, numpy_helper, parser
 from sklearn.base import BaseEstimator
 from sklearn.dummy import DummyClassifier
 from sklearn.pipeline import Pipeline
@@ -151,6 +151,9 @@ def _tidy(model: ModelProto) -> ModelProto:
         for value in [value for value in values if value.name not in kept]:
             values.remove(value)
     model.graph.name, model.producer_name, model.producer_version, model.doc_string = "fieldbook", "fieldbook", "", ""
+    opsets = sorted((opset.domain, opset.version) for opset in model.opset_import)  # skl2onnx iterates over a set
+    del model.opset_import[:]
+    model.opset_import.extend(helper.make_opsetid(*opset) for opset in opsets)
     return _without_traces(model)
 
 # %% ../../notebooks/09_package.ipynb #00e8c9a4

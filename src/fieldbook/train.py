@@ -302,9 +302,17 @@ def fit(name: str, model: Pipeline, table: pd.DataFrame, names: list[str]) -> Pi
     rows = table[table["label"].notna()]
     try:
         with threadpool_limits(limits=1, user_api="blas"):
-            return model.fit(rows[names], rows["label"].to_numpy())
+            return _without_threads(model.fit(rows[names], rows["label"].to_numpy()))
     except (TypeError, ValueError) as error:  # scikit-learn checks settings here, not when it is built
         raise FieldbookError(f"conf: model.{name}: {' '.join(str(error).split())}") from None
+
+
+def _without_threads(model: Pipeline) -> Pipeline:
+    """Forget how many threads fitted the model: gradient boosting notes it, and its file would differ by machine."""
+    for part in vars(model["estimator"]).values():
+        if hasattr(part, "n_threads"):
+            part.n_threads = 1
+    return model
 
 # %% ../../notebooks/06_train.ipynb #b5431feb
 KEYS = ["example_id", "as_of", "label", "label_time", "cluster", "split"]

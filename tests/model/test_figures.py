@@ -1,6 +1,9 @@
 """The models are as good as they are said to be, and their graphs say the same."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +94,33 @@ def test_shuffled_labels_teach_nothing(validation: tuple[pd.DataFrame, list[str]
     settings = config.model["logistic"]
     model = fit("logistic", build_model("logistic", settings, numeric, categorical), shuffled, numeric + categorical)
     assert abs(roc_auc_score(future["label"], model.predict_proba(future[numeric + categorical])[:, 1]) - 0.5) < 0.05
+
+
+@pytest.mark.slow
+def test_threads_and_hash_seeds_leave_no_trace(project: Path, tmp_path: Path) -> None:
+    """Fitted and exported with one thread and with two, under other hash seeds, every model is the same file."""
+    program = (
+        "import hashlib, joblib, sys; from pathlib import Path\n"
+        "from fieldbook.train import build_model, fit, read_features\n"
+        "from fieldbook.package import to_graph\nfrom fieldbook.scope import load\n"
+        "table, numeric, categorical = read_features('validation')\n"
+        "table, target = table.head(6000), Path(sys.argv[1])\n"
+        "for name, settings in load().model.items():\n"
+        "    model = fit(name, build_model(name, settings, numeric, categorical), table, numeric + categorical)\n"
+        "    joblib.dump(model, target)\n"
+        "    graph = to_graph(model, len(numeric), len(categorical)).SerializeToString()\n"
+        "    print(name, hashlib.md5(target.read_bytes()).hexdigest(), hashlib.md5(graph).hexdigest())\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", program, str(tmp_path / "model")]
+    one, two = (
+        subprocess.run(
+            command,
+            cwd=project,
+            env=os.environ | {"OMP_NUM_THREADS": threads, "PYTHONHASHSEED": threads},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
+        for threads in ("1", "2")
+    )
+    assert len(one) == len(MODELS) and one == two
