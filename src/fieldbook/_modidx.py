@@ -133,6 +133,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'fieldbook.select.confirm': ('select.html#confirm', 'fieldbook/select.py'),
                                   'fieldbook.select.digest': ('select.html#digest', 'fieldbook/select.py'),
                                   'fieldbook.select.main': ('select.html#main', 'fieldbook/select.py'),
+                                  'fieldbook.select.mlflow_run': ('select.html#mlflow_run', 'fieldbook/select.py'),
                                   'fieldbook.select.open_store': ('select.html#open_store', 'fieldbook/select.py'),
                                   'fieldbook.select.track': ('select.html#track', 'fieldbook/select.py')},
             'fieldbook.serve': { 'fieldbook.serve.Fieldbook': ('serve.html#fieldbook', 'fieldbook/serve.py'),

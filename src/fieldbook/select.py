@@ -5,8 +5,10 @@
 # %% ../../notebooks/08_select.ipynb #092de301
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -21,7 +23,7 @@ from .scope import Config, Limit, Scope, load, replace
 from .train import read_features
 
 # %% auto #0
-__all__ = ['Figures', 'broken', 'choose', 'confirm', 'main', 'open_store', 'digest', 'track']
+__all__ = ['Figures', 'broken', 'choose', 'confirm', 'main', 'open_store', 'digest', 'track', 'mlflow_run']
 
 # %% ../../notebooks/08_select.ipynb #79c058d9
 Figures = dict[str, dict[str, float]]
@@ -159,6 +161,7 @@ def track() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import mlflow
 
+    logging.getLogger("mlflow").setLevel(logging.ERROR)  # it warns of pickles, which nobody serves from here
     config = load()
     project = Path(os.environ.get("DVC_ROOT", ".")).resolve()  # the parent repository, even in a temporary workspace
     mlflow.set_tracking_uri(open_store(project))
@@ -186,7 +189,7 @@ def _record(name: str, config: Config) -> str:
     data = digest(Path("data/features/features.parquet"))
     settings = json.dumps(config.model[name], sort_keys=True)
     name_of_run = digest(settings, data, evaluation / "metrics.json", model)
-    if len(mlflow.search_runs(filter_string=f"tags.digest = '{name_of_run}'", output_format="list")):
+    if mlflow_run(name_of_run):
         return name_of_run
     with mlflow.start_run(run_name=name, tags={"digest": name_of_run, "data": data, "model": name, **_origin()}):
         mlflow.log_params(_flat({"seed": config.seed, **config.model[name]}))
@@ -195,12 +198,10 @@ def _record(name: str, config: Config) -> str:
         for path in sorted(evaluation.glob("*.csv")):
             if path.stem != "confusion":
                 mlflow.log_artifact(str(path), "curves")
-        mlflow.sklearn.log_model(
-            joblib.load(model),
-            name="model",
-            serialization_format="cloudpickle",
-            pip_requirements=["scikit-learn", "fieldbook"],
+        logged = mlflow.sklearn.log_model(
+            joblib.load(model), name="model", serialization_format="cloudpickle", pip_requirements=["scikit-learn"]
         )
+        mlflow.set_tag("source", logged.model_uri)
     return name_of_run
 
 
@@ -221,8 +222,20 @@ def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _version(client: Any, title: str, name_of_run: str) -> str:
     """Return the registry version of a run's model, registered if it is not yet."""
+    from mlflow.exceptions import MlflowException
+
+    run = mlflow_run(name_of_run)
+    known = client.search_model_versions(f"run_id = '{run.info.run_id}'")
+    if known:
+        return known[0].version
+    with contextlib.suppress(MlflowException):  # it is there already
+        client.create_registered_model(title)
+    return client.create_model_version(title, run.data.tags["source"], run.info.run_id).version
+
+
+def mlflow_run(name_of_run: str) -> Any:
+    """Return the MLflow run with this digest, or None."""
     import mlflow
 
-    run = mlflow.search_runs(filter_string=f"tags.digest = '{name_of_run}'", output_format="list")[0].info.run_id
-    known = client.search_model_versions(f"run_id = '{run}'")
-    return known[0].version if known else mlflow.register_model(f"runs:/{run}/model", title).version
+    found = mlflow.search_runs(filter_string=f"tags.digest = '{name_of_run}'", output_format="list")
+    return found[0] if found else None

@@ -28,7 +28,7 @@ CHEAPER = {
     "conf/config.yaml": [(r"replicates: \d+", "replicates: 20"), (r"parity_rows: \d+", "parity_rows: 100")],
     "conf/model/boosting.yaml": [(r"max_iter: \d+", "max_iter: 20")],
 }
-MODELS = ["boosting", "heuristic", "logistic", "majority"]
+MODELS = ["boosting", "heuristic", "logistic"]
 COMPUTED = ["ingest", "label", "split", "features", *(f"train@{name}" for name in MODELS)]
 COMPUTED += [*(f"evaluate@{name}" for name in MODELS), "select", "track", "package", "bento"]
 
@@ -116,8 +116,9 @@ class Project:
         with sqlite3.connect(self.path / "mlflow.db") as store:
             return dict(
                 store.execute(
-                    "SELECT alias, tags.value FROM registered_model_aliases AS a JOIN model_versions AS v "
-                    "ON a.name = v.name AND a.version = v.version JOIN tags ON tags.run_uuid = v.run_id AND key = 'digest'"
+                    "SELECT alias, tags.value FROM registered_model_aliases AS a "
+                    "JOIN model_versions AS v ON a.name = v.name AND a.version = v.version "
+                    "JOIN tags ON tags.run_uuid = v.run_id AND key = 'digest'"
                 )
             )
 

@@ -122,7 +122,7 @@ def test_a_new_file_is_a_new_model(base: Project, project: Project) -> None:
 
 
 def test_a_deleted_file_is_a_model_less(project: Project) -> None:
-    (project.path / "conf/model/majority.yaml").unlink()
+    (project.path / "conf/model/heuristic.yaml").unlink()
     stopped = project.run("dvc", "repro", "select")
     assert stopped.returncode != 0 and ran(stopped) == ["scope"], stopped.stdout
     assert len(told(stopped)) == 1 and "run `dvc repro` once more" in told(stopped)[0]
@@ -130,14 +130,14 @@ def test_a_deleted_file_is_a_model_less(project: Project) -> None:
     done = project.do("dvc", "repro", "select")
     assert sorted(set(ran(done)) - {"scope"}) == ["select"]
     board = project.read("data/selection/leaderboard.json")["models"]
-    assert sorted(row["model"] for row in board) == ["boosting", "heuristic", "logistic"]
+    assert sorted(row["model"] for row in board) == ["boosting", "logistic"]
 
 
 @pytest.fixture(scope="module")
 def shrunk(make: Callable[[], Project]) -> tuple[Project, Run]:
     """Return a project that lost a model, composed and then reproduced once, and what the repro said. Read it only."""
     project = make()
-    (project.path / "conf/model/majority.yaml").unlink()
+    (project.path / "conf/model/heuristic.yaml").unlink()
     project.do("python3", "src", "scope")
     return project, project.do("dvc", "repro", "select")
 
@@ -163,6 +163,6 @@ def test_what_a_deleted_model_left_is_gone(shrunk: tuple[Project, Run]) -> None:
 def test_verify_does_not_ask_for_what_a_deleted_model_left(shrunk: tuple[Project, Run]) -> None:
     project = shrunk[0]
     for folder in ("data/models", "data/evaluation"):  # what a fresh clone does not get
-        shutil.rmtree(project.path / folder / "majority", ignore_errors=True)
+        shutil.rmtree(project.path / folder / "heuristic", ignore_errors=True)
     done = project.run("python3", "src", "verify")
     assert told(done) == []
