@@ -19,7 +19,7 @@ repro: env  ## run the pipeline, from the sources to a built Bento; only what ha
 	@$(BIN)/fieldbook summary
 
 test: repro  ## run every test: the notebooks' own and those in tests/
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n auto --dist loadfile
 
 lab: env  ## edit the notebooks in JupyterLab
 	@cd notebooks && ../$(BIN)/jupyter lab

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -173,7 +174,10 @@ class Config(Strict):
 # %% ../../notebooks/01_scope.ipynb #17865835
 def explain(error: ValidationError, where: str) -> str:
     """Return the first fault of a failed check as one line: the place, the rule and the value found."""
-    fault = error.errors(include_url=False)[0]
+    faults = error.errors(include_url=False)
+    fault = next(
+        (fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0]
+    )  # a misspelt key comes first
     place = ".".join(str(part) for part in fault["loc"]) or "(top)"
     rule = "there is no such setting" if fault["type"] == "extra_forbidden" else fault["msg"]
     found = "" if fault["type"] == "missing" else f" (found {str(fault['input'])[:60]!r})"
@@ -280,26 +284,36 @@ def build_problem(settings: dict[str, Any]) -> Problem:
     arguments = {key: value for key, value in settings.items() if key != "_target_"}
     try:
         return getattr(importlib.import_module(module), name)(**arguments)
+    except ValidationError as error:
+        raise FieldbookError(explain(error, "conf: problem")) from None
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise FieldbookError(f"problem: {settings.get('_target_')} cannot be built: {error}") from None
+        raise FieldbookError(f"conf: problem: {settings.get('_target_')} cannot be built: {error}") from None
 
 # %% ../../notebooks/01_scope.ipynb #aa4951d3
 def main() -> None:
     """Stage `scope`: conf/ -> params.yaml."""
     target = Path("params.yaml")
     if os.environ.get("DVC_EXP_NAME") and target.exists():
-        load(target)
+        _forget_others(load(target).models)
         return
     composed = compose(Path("conf"))
     before = _models(target.read_text()) if target.exists() else None
     replace(target, composed)
+    _forget_others(_models(composed))
     if os.environ.get("DVC_STAGE") and before != _models(composed):
         raise FieldbookError(
             "the files in conf/model/ have changed, and with them the stages: run `dvc repro` once more"
         )
 
 
-def _models(settings: str) -> list[str] | None:
+def _models(settings: str) -> list[str]:
     import yaml
 
-    return (yaml.safe_load(settings) or {}).get("models")
+    return (yaml.safe_load(settings) or {}).get("models", [])
+
+
+def _forget_others(models: list[str]) -> None:
+    """Remove what models that are no longer asked for have left: DVC forgets their stages, and keeps their outputs."""
+    for folder in (*Path("data/models").glob("*/"), *Path("data/evaluation").glob("*/")):
+        if folder.name not in models:
+            shutil.rmtree(folder)

@@ -160,6 +160,7 @@ def track() -> None:
     """Stage `track`: one MLflow run a model, aliases for champion and challenger -> data/tracking.json."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import mlflow
+    from filelock import FileLock
 
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # it warns of pickles, which nobody serves from here
     config = load()
@@ -167,11 +168,13 @@ def track() -> None:
     mlflow.set_tracking_uri(open_store(project))
     title = config.problem["_target_"].rpartition(".")[2].lower()
     mlflow.set_experiment(title)
-    runs = {name: _record(name, config) for name in config.models}
+    with FileLock(project / "mlflow.db.track"):  # two experiments at once must not both log the same model
+        runs = {name: _record(name, config) for name in config.models}
     chosen = json.loads(Path("data/selection/leaderboard.json").read_text())
     aliases = {alias: chosen[alias] for alias in ("champion", "challenger") if chosen[alias]}
     client = mlflow.MlflowClient()
-    for alias in ("champion", "challenger"):
+    at_home = Path.cwd().resolve() == project  # an experiment in a temporary workspace is recorded, and promotes nobody
+    for alias in ("champion", "challenger") if at_home else ():
         if alias in aliases:
             client.set_registered_model_alias(title, alias, _version(client, title, runs[aliases[alias]]))
         elif client.search_registered_models(f"name = '{title}'"):

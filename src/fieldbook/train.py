@@ -279,6 +279,8 @@ def build_model(name: str, settings: dict[str, Any], numeric: list[str], categor
     from hydra.errors import HydraException
     from hydra.utils import instantiate
 
+    if "_target_" not in settings:
+        raise FieldbookError(f"conf: model.{name}: it has no _target_, which names what builds the model")
     try:
         return instantiate(settings, numeric=numeric, categorical=categorical, _convert_="all")
     except (HydraException, TypeError, ValueError) as error:

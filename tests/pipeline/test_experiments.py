@@ -134,7 +134,6 @@ def test_a_grid_is_recorded_in_the_projects_own_store(base: Project, grid: Grid)
     assert str(ROOT / "mlruns").encode() not in store and b"tmp/exps" not in store
 
 
-@pytest.mark.xfail(strict=True, reason="an experiment in a temporary workspace moves the aliases")
 def test_a_grid_does_not_move_the_aliases(grid: Grid) -> None:
     """Champion and challenger are what the workspace chose; an experiment becomes one when it is applied."""
     assert grid.project.aliases() == grid.aliases

@@ -42,7 +42,6 @@ def test_a_wrong_setting_stops_at_scope(base: Project, project: Project, case: s
 
 
 @SLOW
-@pytest.mark.xfail(strict=True, reason="the message names the key that is missing, not the one that was misspelt")
 def test_a_misspelt_key_is_named_as_it_was_written(project: Project) -> None:
     project.edit("conf/config.yaml", "  bins: 15", "  binz: 15")
     done = project.run("dvc", "repro", "scope")
@@ -50,7 +49,6 @@ def test_a_misspelt_key_is_named_as_it_was_written(project: Project) -> None:
 
 
 @SLOW
-@pytest.mark.xfail(strict=True, reason="a traceback")
 @pytest.mark.parametrize(
     ("file", "old", "new", "target", "named"),
     [
@@ -183,9 +181,6 @@ def test_a_killed_stage_leaves_no_trace(base: Project, make: Callable[[], Projec
 
 
 @SLOW
-@pytest.mark.xfail(
-    strict=True, reason="bytecode in src/fieldbook/problems; boosting's model keeps the number of threads"
-)
 def test_a_second_machine_gets_the_same_lock(base: Project, bare: Project, tmp_path: Path) -> None:
     """No cache, no outputs, one thread, another folder, another hash seed."""
     other = copy_project(bare, tmp_path / "elsewhere" / "under another name")

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 
 from .. import FieldbookError
 from ..features import as_of_join, last_known, trailing_mean
@@ -99,6 +101,7 @@ def times(flights: pd.DataFrame, zones: dict[str, str]) -> pd.DataFrame:
     )
 
 # %% ../../../notebooks/problems/flights.ipynb #dfd73f16
+@dataclass(config=ConfigDict(extra="forbid"))
 class Flights:
     """Flights out of New York, 2013.
 
@@ -113,19 +116,13 @@ class Flights:
     extra_time_zones : zones of destinations that the airports table lacks.
     """
 
-    def __init__(
-        self,
-        source: str,
-        late_after: float,
-        lead_hours: float,
-        recent_hours: float,
-        record_days: float,
-        weather_max_age_hours: float,
-        extra_time_zones: dict[str, str],
-    ) -> None:
-        self.source, self.late_after, self.lead_hours = source, late_after, lead_hours
-        self.recent_hours, self.record_days = recent_hours, record_days
-        self.weather_max_age_hours, self.extra_time_zones = weather_max_age_hours, extra_time_zones
+    source: str
+    late_after: float
+    lead_hours: float
+    recent_hours: float
+    record_days: float
+    weather_max_age_hours: float
+    extra_time_zones: dict[str, str]
 
     def ingest(self) -> dict[str, pd.DataFrame]:
         """Return the five tables; one impossible wind speed is set to missing."""

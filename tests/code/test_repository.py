@@ -1,0 +1,59 @@
+"""What is committed holds together, and carries nothing that belongs elsewhere."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+from fieldbook.scope import compose
+
+
+def test_params_are_what_conf_says(project: Path) -> None:
+    """An experiment's overrides live in params.yaml alone; what is committed must stand in conf/, too."""
+    assert compose(project / "conf") == (project / "params.yaml").read_text(), (
+        "params.yaml is not what conf/ composes to: write the settings you want to keep into conf/, then `dvc repro`"
+    )
+
+
+def test_every_stage_is_run_by_its_name(project: Path) -> None:
+    """Stages call `python3 src STAGE`, and every module a stage runs is among its dependencies."""
+    for name, stage in yaml.safe_load((project / "dvc.yaml").read_text())["stages"].items():
+        stage = stage.get("do", stage)
+        called = stage["cmd"].split()
+        assert called[:2] == ["python3", "src"], name
+        if (project / "src/fieldbook" / f"{name}.py").exists():
+            assert called[2] == name and f"src/fieldbook/{name}.py" in stage["deps"], name
+
+
+def test_no_address_of_an_index_and_no_path_of_a_machine(project: Path, tracked: list[Path]) -> None:
+    """Locks and code work everywhere: no package index by address, nobody's home."""
+    index = re.compile(r"https?://[^\s\"']*(?:/simple|index|pypi|pythonhosted)", re.I)
+    for path in tracked:
+        text = path.read_text(errors="replace")
+        assert not index.search(text), f"{path.relative_to(project)} names a package index"
+        assert str(project.parent) + "/" not in text, f"{path.relative_to(project)} carries a path of this machine"
+
+
+def test_locks_pin_every_package_by_hash(project: Path) -> None:
+    """Each requirement of both locks has one exact version and at least one hash, and the container's are a part."""
+
+    def pinned(path: Path) -> dict[str, str]:
+        blocks = re.split(r"\n(?=\S)", path.read_text().strip())
+        assert all("==" in block and "--hash=sha256:" in block for block in blocks), path.name
+        return {block.partition("==")[0]: block.split()[0].partition("==")[2] for block in blocks}
+
+    everything, served = pinned(project / "requirements.lock"), pinned(project / "conf/deploy/requirements.lock")
+    assert served.items() <= everything.items()
+    for heavy in ("pandas", "scikit-learn", "torch", "mlflow", "hydra-core"):
+        assert heavy in everything and heavy not in served
+
+
+def test_readme_is_short_and_names_what_there_is(project: Path) -> None:
+    """Under 200 lines, and every path in its tree exists."""
+    readme = (project / "README.md").read_text()
+    assert len(readme.splitlines()) < 200
+    tree = readme.split("## What is where")[1].split("```")[1]
+    for word in re.findall(r"(?m)^([\w./]+)  ", tree):
+        assert (project / word).exists(), f"README names {word}"
+    notebooks = re.findall(r"(?m)^  ([\w/]+)  ", tree)
+    assert len(notebooks) >= 12 and all((project / "notebooks" / f"{name}.ipynb").exists() for name in notebooks)
