@@ -51,8 +51,8 @@ lock: env  ## resolve pyproject.toml into requirements.lock and the container's 
 LOCK = $(BIN)/uv pip compile -q --universal --fork-strategy fewest --python-version 3.11 --no-emit-index-url --no-annotate \
   --no-header --generate-hashes
 
-clean:  ## remove the environment, all outputs and DVC's cache; what is committed stays
-	@rm -rf .venv .dvc/cache .dvc/tmp tmp mlruns mlflow.db* logs .pytest_cache .ruff_cache .hypothesis src/*.egg-info
+clean:  ## remove the environment, all outputs and DVC's cache; MLflow's record and the prediction logs stay
+	@rm -rf .venv .dvc/cache .dvc/tmp tmp dvc_plots .pytest_cache .ruff_cache .hypothesis src/*.egg-info
 	@git clean -fdXq data src tests notebooks
 
 # The lock is compared by content: a checkout changes times, not what is needed. Works offline once it has worked.

@@ -131,6 +131,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'fieldbook.select.choose': ('select.html#choose', 'fieldbook/select.py'),
                                   'fieldbook.select.confirm': ('select.html#confirm', 'fieldbook/select.py'),
                                   'fieldbook.select.digest': ('select.html#digest', 'fieldbook/select.py'),
+                                  'fieldbook.select.lineage': ('select.html#lineage', 'fieldbook/select.py'),
                                   'fieldbook.select.main': ('select.html#main', 'fieldbook/select.py'),
                                   'fieldbook.select.mlflow_run': ('select.html#mlflow_run', 'fieldbook/select.py'),
                                   'fieldbook.select.open_store': ('select.html#open_store', 'fieldbook/select.py'),

@@ -4,9 +4,10 @@ Modules are imported only when their command runs: a stage that needs no torch d
 """
 
 import importlib
+import json
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 PANEL = "Stages, which `dvc repro` calls"
 
 
-def _function(place: str) -> Callable[..., None]:
+def _function(place: str) -> Callable[..., Any]:
     """Import and return the function at `MODULE:FUNCTION` of this package."""
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(f"fieldbook.{module}"), name)
@@ -65,6 +66,12 @@ def summary() -> None:
 def verify(revision: Annotated[str, typer.Argument(help="the commit to compare with")] = "HEAD") -> None:
     """Compare the outputs of a run with the committed ones: equal, within tolerance, or different."""
     raise typer.Exit(0 if _function("workflow:verify")(revision) else 1)
+
+
+@app.command()
+def lineage(identity: Annotated[str, typer.Argument(help="as a prediction in the log carries it")]) -> None:
+    """Say where a model came from: commit, run, data, settings, figures."""
+    print(json.dumps(_function("select:lineage")(identity), indent=2))
 
 
 def main() -> None:

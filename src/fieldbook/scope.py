@@ -110,7 +110,7 @@ class Scope(Strict):
     promise: str
     positive: str
     negative: str
-    objective: str
+    objective: Literal["expected_cost", "brier", "log_loss", "calibration_error"]
     costs: Costs
     limits: list[Limit]
 

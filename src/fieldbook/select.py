@@ -23,7 +23,7 @@ from .scope import Config, Limit, Scope, load, replace
 from .train import read_features
 
 # %% auto #0
-__all__ = ['Figures', 'broken', 'choose', 'confirm', 'main', 'open_store', 'digest', 'track', 'mlflow_run']
+__all__ = ['Figures', 'broken', 'choose', 'confirm', 'main', 'open_store', 'digest', 'track', 'mlflow_run', 'lineage']
 
 # %% ../../notebooks/08_select.ipynb #79c058d9
 Figures = dict[str, dict[str, float]]
@@ -170,6 +170,10 @@ def track() -> None:
     mlflow.set_experiment(title)
     with FileLock(project / "mlflow.db.track"):  # two experiments at once must not both log the same model
         runs = {name: _record(name, config) for name in config.models}
+    manifest = json.loads(Path("data/champion/manifest.json").read_text())
+    mlflow.MlflowClient().set_tag(
+        mlflow_run("digest", runs[manifest["model"]]).info.run_id, "lineage", manifest["lineage"]["id"]
+    )
     chosen = json.loads(Path("data/selection/leaderboard.json").read_text())
     aliases = {alias: chosen[alias] for alias in ("champion", "challenger") if chosen[alias]}
     client = mlflow.MlflowClient()
@@ -192,7 +196,7 @@ def _record(name: str, config: Config) -> str:
     data = digest(Path("data/features/features.parquet"))
     settings = json.dumps(config.model[name], sort_keys=True)
     name_of_run = digest(settings, data, evaluation / "metrics.json", model)
-    if mlflow_run(name_of_run):
+    if mlflow_run("digest", name_of_run):
         return name_of_run
     with mlflow.start_run(run_name=name, tags={"digest": name_of_run, "data": data, "model": name, **_origin()}):
         mlflow.log_params(_flat({"seed": config.seed, **config.model[name]}))
@@ -227,7 +231,7 @@ def _version(client: Any, title: str, name_of_run: str) -> str:
     """Return the registry version of a run's model, registered if it is not yet."""
     from mlflow.exceptions import MlflowException
 
-    run = mlflow_run(name_of_run)
+    run = mlflow_run("digest", name_of_run)
     known = client.search_model_versions(f"run_id = '{run.info.run_id}'")
     if known:
         return known[0].version
@@ -236,9 +240,31 @@ def _version(client: Any, title: str, name_of_run: str) -> str:
     return client.create_model_version(title, run.data.tags["source"], run.info.run_id).version
 
 
-def mlflow_run(name_of_run: str) -> Any:
-    """Return the MLflow run with this digest, or None."""
+def mlflow_run(tag: str, value: str) -> Any:
+    """Return the latest MLflow run with this tag, or None."""
     import mlflow
 
-    found = mlflow.search_runs(filter_string=f"tags.digest = '{name_of_run}'", output_format="list")
+    found = mlflow.search_runs(
+        search_all_experiments=True, filter_string=f"tags.{tag} = '{value}'", output_format="list"
+    )
     return found[0] if found else None
+
+# %% ../../notebooks/08_select.ipynb #3b715b5e
+def lineage(identity: str, project: Path = Path(".")) -> dict[str, Any]:
+    """Return where the model with this lineage id came from: commit, MLflow run, data digest, settings and figures.
+
+    Raises
+    ------
+    FieldbookError
+        If the project's record knows no such id.
+    """
+    import mlflow
+
+    mlflow.set_tracking_uri(open_store(project.resolve()))
+    run = mlflow_run("lineage", identity) if identity.isalnum() else None
+    if run is None:
+        raise FieldbookError(
+            f"no run of this project's MLflow store has the lineage id {identity!r}: was it made elsewhere?"
+        )
+    tags = {name: run.data.tags.get(name, "") for name in ("model", "commit", "data", "digest")}
+    return {**tags, "run": run.info.run_id, "settings": run.data.params, "figures": run.data.metrics}
