@@ -25,7 +25,7 @@ lab: env  ## edit the notebooks in JupyterLab
 	@cd notebooks && ../$(BIN)/jupyter lab
 
 export: env  ## notebooks -> modules; strips outputs
-	@$(BIN)/nbstripout --keep-id notebooks/*.ipynb notebooks/problems/*.ipynb
+	@grep -lsE '"outputs": \[$$|"execution_count": [0-9]' notebooks/*.ipynb notebooks/*/*.ipynb | xargs -r $(BIN)/nbstripout --keep-id
 	@$(BIN)/nbdev-export
 
 serve: env  ## start the built Bento on http://localhost:3000 (PORT=... for another)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -256,12 +257,16 @@ def lineage(identity: str, project: Path = Path(".")) -> dict[str, Any]:
     Raises
     ------
     FieldbookError
-        If the project's record knows no such id.
+        If it is no such id, or the project's record does not know it.
     """
+    if not re.fullmatch("[0-9a-f]{16}", identity):
+        raise FieldbookError(
+            f"{identity!r} is no lineage id: it has 16 hexadecimal digits, as `lineage` in the log has"
+        )
     import mlflow
 
     mlflow.set_tracking_uri(open_store(project.resolve()))
-    run = mlflow_run("lineage", identity) if identity.isalnum() else None
+    run = mlflow_run("lineage", identity)
     if run is None:
         raise FieldbookError(
             f"no run of this project's MLflow store has the lineage id {identity!r}: was it made elsewhere?"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 
@@ -159,3 +160,13 @@ def test_verify_does_not_ask_for_what_a_deleted_model_left(shrunk: tuple[Project
         shutil.rmtree(project.path / folder / "heuristic", ignore_errors=True)
     done = project.run("python3", "src", "verify")
     assert told(done) == []
+
+
+def test_a_lineage_id_leads_back_to_the_run(base: Project) -> None:
+    """What the prediction log carries is enough to find commit, settings and figures; a stranger's id is told so."""
+    manifest = json.loads((base.path / "data/champion/manifest.json").read_text())
+    found = json.loads(base.do("python3", "src", "lineage", manifest["lineage"]["id"]).stdout)
+    assert found["model"] == manifest["model"] and len(found["commit"]) == 40
+    assert found["figures"]["roc_auc.value"] == manifest["metrics"]["validation"]["roc_auc"]["value"]
+    stranger = base.run("python3", "src", "lineage", "0123456789abcdef")
+    assert stranger.returncode == 1 and "has the lineage id '0123456789abcdef'" in told(stranger)[0]
