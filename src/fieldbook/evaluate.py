@@ -14,60 +14,48 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from . import FieldbookError
-from .scope import Config, Costs, Evaluate, load, replace
-from .train import build_model, fit, read_features
+from .scope import Config, Evaluate, Framing, load, replace
+from .train import build_model, fit, predict, read_features
 
 # %% auto #0
-__all__ = ['Scores', 'bootstrap', 'intervals', 'curves', 'score', 'main', 'backtest', 'backtest_stage']
+__all__ = ['Ranking', 'Scores', 'bootstrap', 'intervals', 'curves', 'score', 'main', 'backtest', 'backtest_stage']
 
 # %% ../../notebooks/07_evaluate.ipynb #e846f600
-class Scores:
-    """Labels and probabilities, sorted once, from which every metric is computed under any weights.
+class Ranking:
+    """One event and its probabilities, sorted once, from which ranking and calibration are computed under any weights.
 
     Parameters
     ----------
-    label : (rows,) of 0 and 1.
-    probability : (rows,) of the positive class.
-    costs : prices and the threshold that follows from them.
+    event : (rows,) of 0 and 1.
+    probability : (rows,) that it happens.
     bins : number of bins of (nearly) equal count for the calibration error.
     """
 
-    def __init__(self, label: np.ndarray, probability: np.ndarray, costs: Costs, bins: int) -> None:
+    def __init__(self, event: np.ndarray, probability: np.ndarray, bins: int) -> None:
         self.order = np.argsort(-probability, kind="stable")
-        self.y, self.p, self.costs = label[self.order], probability[self.order], costs
+        self.y, self.p = event[self.order], probability[self.order]
         self.starts = np.flatnonzero(
             np.concatenate([[True], np.diff(self.p) != 0])
         )  # of runs with the same probability
         run = np.repeat(self.starts, np.diff(np.append(self.starts, len(self.p))))
         self.bin = run * bins // max(len(self.p), 1)  # of nearly equal count, without splitting equal probabilities
-        self.acts = self.p >= costs.threshold
 
-    def metrics(self, weight: np.ndarray | None = None) -> dict[str, float]:
-        """Return every metric.
+    def metrics(self, weight: np.ndarray) -> dict[str, float]:
+        """Return `roc_auc`, `pr_auc` (average precision), `brier`, `log_loss` and `calibration_error`.
 
-        Parameters
-        ----------
-        weight : (rows,) of the rows in their original order; each counts once if left out.
-
-        Returns
-        -------
-        `roc_auc`, `pr_auc` (average precision), `brier`, `log_loss`, `calibration_error` (mean distance between
-        predicted and observed share over bins of equal count), `expected_cost` per 1,000 examples, and `saving`, the
-        same against the cheaper of always and never acting.
+        The last is the mean distance between predicted and observed share over bins of equal count. `weight`, (rows,),
+        is of the rows in their original order.
         """
-        w = np.ones(len(self.y)) if weight is None else weight[self.order].astype(float)
+        w = weight[self.order]
         positive, total = w @ self.y, w.sum()
         if not 0 < positive < total:
             raise FieldbookError("metrics need rows of both classes; the rows given have one only")
         p = np.clip(self.p, 1e-15, 1 - 1e-15)
-        cost = self._cost(w, self.acts) / total
         return {
             **self._ranking(w, positive, total),
             "brier": float(w @ (self.p - self.y) ** 2 / total),
             "log_loss": float(-(w @ np.where(self.y == 1, np.log(p), np.log1p(-p))) / total),
             "calibration_error": float(np.abs(np.bincount(self.bin, w * (self.p - self.y))).sum() / total),
-            "expected_cost": cost,
-            "saving": min(self._cost(w, np.ones(len(w), bool)), self._cost(w, np.zeros(len(w), bool))) / total - cost,
         }
 
     def _ranking(self, w: np.ndarray, positive: float, total: float) -> dict[str, float]:
@@ -81,9 +69,66 @@ class Scores:
             "pr_auc": float((tp * precision).sum() / positive),
         }
 
-    def _cost(self, w: np.ndarray, acts: np.ndarray) -> float:
-        false_alarms, missed = w @ (acts & (self.y == 0)), w @ (~acts & (self.y == 1))
-        return float(1000 * (false_alarms * self.costs.false_alarm + missed * self.costs.missed))
+# %% ../../notebooks/07_evaluate.ipynb #1e319b54
+class Scores:
+    """Labels and outputs of a model, from which every metric is computed under any weights.
+
+    Parameters
+    ----------
+    label : (rows,) as the framing explains it.
+    outputs : (rows, columns of the framing).
+    task : the framing, with its costs.
+    bins : for the calibration error.
+    """
+
+    def __init__(self, label: np.ndarray, outputs: np.ndarray, task: Framing, bins: int) -> None:
+        self.label, self.outputs, self.task = label, outputs, task
+        self.events = task.events(label)
+        self.cost = task.cost(outputs, label)
+        self.constants = np.ascontiguousarray(task.constants(label).transpose(1, 2, 0))  # questions, answers, rows
+        self.rankings = (
+            [] if task.kind == "regression" else [Ranking(y, p, bins) for y, p in zip(self.events.T, outputs.T)]
+        )
+
+    def metrics(self, weight: np.ndarray | None = None) -> dict[str, float]:
+        """Return every metric.
+
+        Parameters
+        ----------
+        weight : (rows,); each row counts once if left out.
+
+        Returns
+        -------
+        The metrics of `Ranking`, or `mae`, `rmse`, `r2` and `bias` (mean of output minus value) of a value; then
+        `expected_cost` per 1,000 examples, and `saving`, the same against the cheapest answer that is always the same.
+        """
+        w = np.ones(len(self.label)) if weight is None else weight.astype(float)
+        total = w.sum()
+        never = 1000 * sum(min(w @ option for option in question) for question in self.constants)
+        cost = 1000 * float(w @ self.cost)
+        quality = self._value(w, total) if self.task.kind == "regression" else self._classes(w, total)
+        return {**quality, "expected_cost": cost / total, "saving": float(never - cost) / total}
+
+    def _classes(self, w: np.ndarray, total: float) -> dict[str, float]:
+        each = [ranking.metrics(w) for ranking in self.rankings]
+        mean = {name: sum(one[name] for one in each) / len(each) for name in each[0]}
+        if self.task.kind == "multiclass":
+            truth = self.label.astype(int)
+            p = np.clip(self.outputs[np.arange(len(truth)), truth], 1e-15, 1)
+            mean["brier"] *= len(each)  # over the whole answer, as Brier had it
+            mean["log_loss"] = float(-(w @ np.log(p)) / total)
+            mean["accuracy"] = float(w @ (self.outputs.argmax(axis=1) == truth) / total)
+        return mean
+
+    def _value(self, w: np.ndarray, total: float) -> dict[str, float]:
+        off, y = self.outputs[:, 0] - self.label, self.label
+        spread = w @ (y - w @ y / total) ** 2
+        return {
+            "mae": float(w @ np.abs(off) / total),
+            "rmse": float(np.sqrt(w @ off**2 / total)),
+            "r2": float(1 - (w @ off**2) / spread) if spread > 0 else 0.0,
+            "bias": float(w @ off / total),
+        }
 
 # %% ../../notebooks/07_evaluate.ipynb #2597388b
 def bootstrap(scores: Scores, cluster: np.ndarray, settings: Evaluate, seed: int) -> pd.DataFrame:
@@ -123,22 +168,54 @@ def _digits(value: float) -> float:
 
 # %% ../../notebooks/07_evaluate.ipynb #e192e907
 def curves(scores: Scores, points: int = 200) -> dict[str, pd.DataFrame]:
-    """Return the ROC curve (some `points` of it), the calibration by bin, and each example's class and decision."""
-    tp, fp = np.cumsum(scores.y), np.cumsum(1 - scores.y)
-    ends = np.append(scores.starts[1:] - 1, len(scores.y) - 1)
+    """Return the tables `curve` (x, y, of), `calibration` (predicted, observed, rows, of) and `confusion`."""
+    columns = scores.task.columns
+    if scores.task.kind == "regression":
+        off = np.sort(np.abs(scores.outputs[:, 0] - scores.label))
+        at = np.unique(np.linspace(0, len(off) - 1, points).astype(int))
+        curve = [pd.DataFrame({"x": off[at], "y": (at + 1) / len(off), "of": columns[0]})]
+        bins = np.argsort(np.argsort(scores.outputs[:, 0], kind="stable"), kind="stable") * 15 // len(off)
+        calibration = [_binned(scores.outputs[:, 0], scores.label, bins, columns[0])]
+    else:
+        curve = [_roc(ranking, points).assign(of=name) for name, ranking in zip(columns, scores.rankings)]
+        calibration = [_binned(each.p, each.y, each.bin, name) for name, each in zip(columns, scores.rankings)]
+    joined = {"curve": pd.concat(curve).round(6), "calibration": pd.concat(calibration).round(6)}
+    return {**joined, "confusion": _confusion(scores)}
+
+
+def _roc(ranking: Ranking, points: int) -> pd.DataFrame:
+    tp, fp = np.cumsum(ranking.y), np.cumsum(1 - ranking.y)
+    ends = np.append(ranking.starts[1:] - 1, len(ranking.y) - 1)
     ends = ends[np.unique(np.linspace(0, len(ends) - 1, points).astype(int))]
-    roc = pd.DataFrame({"fpr": np.append(0, fp[ends] / fp[-1]), "tpr": np.append(0, tp[ends] / tp[-1])})
-    binned = pd.DataFrame({"predicted": scores.p, "observed": scores.y}).groupby(scores.bin)
-    calibration = binned.mean().assign(rows=binned.size()).sort_values("predicted")
-    confusion = pd.DataFrame({"actual": scores.y.astype(int), "decided": scores.acts.astype(int)})
-    return {"roc": roc.round(6), "calibration": calibration.round(6), "confusion": confusion}
+    return pd.DataFrame({"x": np.append(0, fp[ends] / fp[-1]), "y": np.append(0, tp[ends] / tp[-1])})
+
+
+def _binned(predicted: np.ndarray, observed: np.ndarray, bins: np.ndarray, name: str) -> pd.DataFrame:
+    grouped = pd.DataFrame({"predicted": predicted, "observed": observed}).groupby(bins)
+    return grouped.mean().assign(rows=grouped.size(), of=name).sort_values("predicted")
+
+
+def _confusion(scores: Scores) -> pd.DataFrame:
+    """Return what happened and what was decided, a row for each pair, as `dvc plots` counts them."""
+    task, label = scores.task, scores.label
+    if task.kind == "multiclass":
+        actual, decided = np.array(task.classes)[label.astype(int)], np.array(task.classes)[task.decide(scores.outputs)]
+    elif task.kind == "regression":
+        edges = np.quantile(label, [1 / 3, 2 / 3])
+        words = np.array(["low", "middle", "high"])
+        actual, decided = words[np.digitize(label, edges)], words[np.digitize(scores.outputs[:, 0], edges)]
+    else:
+        each = [task] if task.kind == "binary" else task.each
+        decided = np.concatenate([p >= one.costs.threshold for one, p in zip(each, scores.outputs.T)]).astype(int)
+        actual = scores.events.T.ravel().astype(int)
+    return pd.DataFrame({"actual": actual, "decided": decided})
 
 # %% ../../notebooks/07_evaluate.ipynb #9d89c6df
 def score(model: Any, table: pd.DataFrame, names: list[str], config: Config) -> tuple[Scores, pd.DataFrame]:
     """Return the scores of a model on the labelled rows of a table, and the bootstrap replicates."""
     rows = table[table["label"].notna()]
-    probability = model.predict_proba(rows[names])[:, 1].astype(float)
-    scores = Scores(rows["label"].to_numpy(), probability, config.scope.costs, config.evaluate.bins)
+    outputs = predict(model, rows[names], config.task)
+    scores = Scores(rows["label"].to_numpy(), outputs, config.task, config.evaluate.bins)
     return scores, bootstrap(scores, rows["cluster"].to_numpy(), config.evaluate, config.seed)
 
 
@@ -155,7 +232,7 @@ def main(name: str) -> None:
     replicates.to_parquet(folder / "replicates.parquet", index=False)
     for curve, points in curves(scores).items():
         points.to_csv(folder / f"{curve}.csv", index=False)
-    figures = {"rows": len(scores.y), **intervals(scores, replicates, config.evaluate.confidence)}
+    figures = {"rows": len(scores.label), **intervals(scores, replicates, config.evaluate.confidence)}
     replace(folder / "metrics.json", json.dumps(figures, indent=2) + "\n")
 
 # %% ../../notebooks/07_evaluate.ipynb #95565a78
@@ -174,20 +251,21 @@ def backtest(
     for group, names in config.features.groups.items():
         used += names
         chosen = [name for name in numeric if name in used], [name for name in categorical if name in used]
-        model = fit(name, build_model(name, config.model[name], *chosen), past, sum(chosen, []))
-        probability = model.predict_proba(future[sum(chosen, [])])[:, 1].astype(float)
-        result += _by_month(group, future, probability, config)
+        model = build_model(name, config.model[name], *chosen, config.task)
+        model = fit(name, model, past, sum(chosen, []), config.task)
+        result += _by_month(group, future, predict(model, future[sum(chosen, [])], config.task), config)
     return pd.DataFrame(result)
 
 
-def _by_month(group: str, rows: pd.DataFrame, probability: np.ndarray, config: Config) -> list[dict[str, Any]]:
+def _by_month(group: str, rows: pd.DataFrame, outputs: np.ndarray, config: Config) -> list[dict[str, Any]]:
     month = rows["as_of"].dt.strftime("%Y-%m").to_numpy()
     found = []
     for name in ["all", *np.unique(month)]:
         part = (month == name) | (name == "all")
-        scores = Scores(
-            rows["label"].to_numpy()[part], probability[part], config.scope.costs, config.evaluate.bins
-        ).metrics()
+        label = rows["label"].to_numpy()[part]
+        if config.task.lacking(label):
+            continue  # a month in which only one thing happened ranks nothing
+        scores = Scores(label, outputs[part], config.task, config.evaluate.bins).metrics()
         found.append(
             {
                 "groups": f"+ {group}",

@@ -13,7 +13,7 @@ import pandas as pd
 
 from . import FieldbookError
 from .ingest import read_tables
-from .scope import build_problem, load, replace
+from .scope import Framing, build_problem, load, replace
 
 # %% auto #0
 __all__ = ['EXAMPLE', 'check_examples', 'count', 'main']
@@ -22,34 +22,37 @@ __all__ = ['EXAMPLE', 'check_examples', 'count', 'main']
 EXAMPLE = {
     "example_id": "names the example, once",
     "as_of": "when the prediction is made, UTC",
-    "label": "1.0 or 0.0; missing where there was no outcome to learn from",
+    "label": "what came of it, as a number that the framing explains; missing where there was no outcome to learn from",
     "label_time": "when the label became known, UTC; missing where the label is",
     "outcome": "what happened, in a word",
     "cluster": "examples with the same cluster share their luck (a day, a user): the bootstrap draws clusters",
 }
 
 
-def check_examples(examples: pd.DataFrame) -> pd.DataFrame:
+def check_examples(examples: pd.DataFrame, task: Framing) -> pd.DataFrame:
     """Return the examples, ordered by as-of time and id, if they can be used.
 
     Parameters
     ----------
     examples : one row per prediction, with at least the columns of `EXAMPLE`.
+    task : says which labels are possible.
 
     Raises
     ------
     FieldbookError
-        If a column is missing, an id is doubled, a label is neither 0 nor 1, a label has no time, or a label was known
-        before the prediction was made.
+        If there are no rows, a column is missing, an id is doubled, a label is not possible, a label has no time, or a
+        label was known before the prediction was made.
     """
     missing = [name for name in EXAMPLE if name not in examples]
     if missing:
         raise FieldbookError(f"examples: columns {missing} are missing; the problem's `examples` must give them")
+    if examples.empty:
+        raise FieldbookError("examples: there are none; check the tables that the problem's `examples` reads")
     labelled = examples["label"].notna()
     faults = {
         "example_id is doubled": examples["example_id"].duplicated(keep=False),
         "as_of is missing": examples["as_of"].isna(),
-        "label is neither 0 nor 1": labelled & ~examples["label"].isin([0, 1]),
+        f"the framing ({task.kind}) has no such label": labelled & ~task.possible(examples["label"].to_numpy(float)),
         "a label without label_time, or the reverse": labelled != examples["label_time"].notna(),
         "label_time is before as_of": labelled & (examples["label_time"] <= examples["as_of"]),
     }
@@ -60,13 +63,13 @@ def check_examples(examples: pd.DataFrame) -> pd.DataFrame:
     return examples.sort_values(["as_of", "example_id"], kind="stable").reset_index(drop=True)
 
 # %% ../../notebooks/03_label.ipynb #9e93e44a
-def count(examples: pd.DataFrame) -> dict[str, Any]:
-    """Return the number of examples by outcome, the share of positives, and quantiles of the label delay in hours."""
+def count(examples: pd.DataFrame, task: Framing) -> dict[str, Any]:
+    """Return the number of examples by outcome, the shares of labels, and quantiles of the label delay in hours."""
     delay = (examples["label_time"] - examples["as_of"]).dropna() / pd.Timedelta("1h")
     return {
         "examples": len(examples),
         "labelled": int(examples["label"].notna().sum()),
-        "positive_share": round(float(examples["label"].mean()), 6),
+        "label": task.describe(examples["label"].dropna().to_numpy()),
         "outcomes": {str(name): int(n) for name, n in examples["outcome"].value_counts().sort_index().items()},
         "label_delay_hours": {f"p{q}": round(float(delay.quantile(q / 100)), 2) for q in (50, 90, 99, 100)},
     }
@@ -74,8 +77,10 @@ def count(examples: pd.DataFrame) -> dict[str, Any]:
 # %% ../../notebooks/03_label.ipynb #4b667e90
 def main() -> None:
     """Stage `label`: data/raw -> data/examples/{examples.parquet, count.json}."""
-    examples = check_examples(build_problem(load().problem).examples(read_tables(Path("data/raw"))))
+    config = load()
+    found = build_problem(config.problem).examples(read_tables(Path("data/raw")), config.scope.framing)
+    examples = check_examples(found, config.task)
     folder = Path("data/examples")
     folder.mkdir(parents=True, exist_ok=True)
     examples.to_parquet(folder / "examples.parquet", index=False)
-    replace(folder / "count.json", json.dumps(count(examples), indent=2) + "\n")
+    replace(folder / "count.json", json.dumps(count(examples, config.task), indent=2) + "\n")

@@ -17,24 +17,25 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from onnx import ModelProto, compose, helper, numpy_helper, parser
+from onnx import ModelProto, TensorProto, compose, helper, numpy_helper, parser
 from sklearn.base import BaseEstimator
-from sklearn.dummy import DummyClassifier
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import Pipeline
 
 from . import FieldbookError
 from .features import matrices, records
-from .scope import Config, load, replace
+from .scope import Config, Framing, load, replace
 from .select import digest
-from .train import EmbeddingNetwork, Rule, read_features
+from .train import EmbeddingNetwork, EmbeddingRegressor, Rule, RuleRegressor, predict, read_features
 
 # %% auto #0
-__all__ = ['OPSET', 'IR', 'PROBABILITIES', 'CODE', 'SERVED', 'graph', 'to_graph', 'run', 'parity', 'lineage', 'manifest', 'main',
+__all__ = ['OPSET', 'ML', 'IR', 'OUTPUTS', 'CODE', 'SERVED', 'graph', 'to_graph', 'run', 'parity', 'lineage', 'manifest', 'main',
            'build_bento', 'bento']
 
 # %% ../../notebooks/09_package.ipynb #a8cce641
-OPSET, IR = 20, 10
-PROBABILITIES = "probabilities"
+OPSET, ML, IR = 20, 3, 10  # of ONNX, of its operators for classical models, and of the file
+OUTPUTS = "outputs"
 
 
 @singledispatch
@@ -45,38 +46,60 @@ def graph(estimator: BaseEstimator, columns: int) -> ModelProto | None:
 
 @graph.register
 def _(estimator: DummyClassifier, columns: int) -> ModelProto:
-    return _parse(
-        f"""prior (float[rows, {columns}] X) => (float[rows, 2] probabilities) {{
-            count = Shape<start: int = 0, end: int = 1>(X)
-            two = Constant<value_ints: ints = [2]>()
-            shape = Concat<axis: int = 0>(count, two)
-            probabilities = Expand(prior, shape)
-        }}""",
-        prior=estimator.class_prior_[None],
-    )
+    return _constant(estimator.class_prior_, columns)
 
 
 @graph.register
-def _(estimator: Rule, columns: int) -> ModelProto:
+def _(estimator: DummyRegressor, columns: int) -> ModelProto:
+    return _constant(estimator.constant_.ravel(), columns)
+
+
+@graph.register(Rule)
+@graph.register(RuleRegressor)
+def _(estimator: Rule | RuleRegressor, columns: int) -> ModelProto:
+    rates = estimator.rates_
     return _parse(
-        """rule (float[rows, 1] X) => (float[rows, 2] probabilities) {
+        f"""rule (float[rows, 1] X) => (float[rows, {rates.shape[1]}] outputs) {{
             reached = GreaterOrEqual(X, threshold)
             known = Where(reached, above, below)
             missing = IsNaN(X)
-            positive = Where(missing, unknown, known)
-            negative = Sub(one, positive)
-            probabilities = Concat<axis: int = 1>(negative, positive)
-        }""",
+            outputs = Where(missing, unknown, known)
+        }}""",
         threshold=estimator.threshold,
-        below=estimator.rates_[0],
-        above=estimator.rates_[1],
-        unknown=estimator.rates_[2],
-        one=1,
+        below=rates[:1],
+        above=rates[1:2],
+        unknown=rates[2:],
     )
 
 
 @graph.register
-def _(estimator: EmbeddingNetwork, columns: int) -> ModelProto:
+def _(estimator: MultiOutputClassifier, columns: int) -> ModelProto:
+    """An estimator for each label: their graphs side by side, and of each the probability that it happens."""
+    parts, columns_of = [], []
+    for i, each in enumerate(estimator.estimators_):
+        part = compose.add_prefix(_tail(each, columns), f"label{i}/", rename_inputs=False, rename_outputs=True)
+        columns_of.append(
+            helper.make_node("Gather", [part.graph.output[0].name, "last"], [f"label{i}/happens"], axis=1)
+        )
+        parts.append(part)
+    joined = helper.make_node("Concat", [node.output[0] for node in columns_of], [OUTPUTS], axis=1)
+    whole = helper.make_graph(
+        [*(node for part in parts for node in part.graph.node), *columns_of, joined],
+        "labels",
+        [parts[0].graph.input[0]],
+        [helper.make_tensor_value_info(OUTPUTS, TensorProto.FLOAT, ["rows", len(parts)])],
+        [
+            *(constant for part in parts for constant in part.graph.initializer),
+            numpy_helper.from_array(np.array([-1]), "last"),
+        ],
+    )
+    opsets = {opset.domain: opset for part in parts for opset in part.opset_import}
+    return helper.make_model(whole, ir_version=IR, opset_imports=[opsets[domain] for domain in sorted(opsets)])
+
+
+@graph.register(EmbeddingNetwork)
+@graph.register(EmbeddingRegressor)
+def _(estimator: EmbeddingNetwork | EmbeddingRegressor, columns: int) -> ModelProto:
     import logging
 
     import torch
@@ -87,7 +110,7 @@ def _(estimator: EmbeddingNetwork, columns: int) -> ModelProto:
         estimator.module(),
         (example,),
         input_names=["X"],
-        output_names=[PROBABILITIES],
+        output_names=[OUTPUTS],
         dynamo=True,
         opset_version=OPSET,
         dynamic_shapes={"X": {0: torch.export.Dim("rows")}},
@@ -101,6 +124,44 @@ def _parse(text: str, **constants: Any) -> ModelProto:
     model.graph.initializer.extend(
         numpy_helper.from_array(np.asarray(value, dtype=np.float32), name) for name, value in constants.items()
     )
+    return model
+
+
+def _constant(values: np.ndarray, columns: int) -> ModelProto:
+    """Return a graph that gives the same values for every row."""
+    return _parse(
+        f"""constant (float[rows, {columns}] X) => (float[rows, {len(values)}] outputs) {{
+            count = Shape<start: int = 0, end: int = 1>(X)
+            width = Constant<value_ints: ints = [{len(values)}]>()
+            shape = Concat<axis: int = 0>(count, width)
+            outputs = Expand(values, shape)
+        }}""",
+        values=values[None],
+    )
+
+
+def _tail(estimator: BaseEstimator, columns: int) -> ModelProto:
+    """Return the graph of an estimator: ours where there is one, else skl2onnx's with its one useful output."""
+    from skl2onnx import to_onnx
+    from skl2onnx.common.data_types import FloatTensorType
+
+    known = graph(estimator, columns)
+    if known is not None:
+        return known
+    options = {"zipmap": False} if hasattr(estimator, "predict_proba") else None
+    model = to_onnx(
+        estimator, initial_types=[("X", FloatTensorType([None, columns]))], target_opset=OPSET, options=options
+    )
+    del model.graph.output[:-1]  # a classifier's first output is the likeliest class
+    return _one_opset(model)
+
+
+def _one_opset(model: ModelProto) -> ModelProto:
+    """Say of each set of operators once which version is meant; skl2onnx names the oldest that would do."""
+    domains = sorted({opset.domain for opset in model.opset_import})
+    del model.opset_import[:]
+    model.opset_import.extend(helper.make_opsetid(domain, ML if domain else OPSET) for domain in domains)
+    model.ir_version = IR
     return model
 
 
@@ -124,7 +185,7 @@ def to_graph(model: Pipeline, numeric: int, categorical: int) -> ModelProto:
     Returns
     -------
     A graph with the inputs `numeric` (rows, numeric) float32 and `categorical` (rows, categorical) strings, as far as
-    it uses them, and the output `probabilities` (rows, 2) float32.
+    it uses them, and the output `outputs` float32, (rows, classes), (rows, labels) or (rows, 1).
     """
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType, StringTensorType
@@ -134,22 +195,21 @@ def to_graph(model: Pipeline, numeric: int, categorical: int) -> ModelProto:
         ("categorical", StringTensorType([None, categorical]), categorical),
     ]
     inputs = [(name, kind) for name, kind, columns in taken if columns]
-    head = to_onnx(model[:-1], initial_types=inputs, target_opset=OPSET)
-    tail = graph(model["estimator"], head.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
-    if tail is None:
-        whole = to_onnx(model, initial_types=inputs, target_opset=OPSET, options={"zipmap": False})
-        return _tidy(whole)
+    head = _one_opset(to_onnx(model[:-1], initial_types=inputs, target_opset=OPSET))
+    tail = _tail(model["estimator"], head.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
     head = compose.add_prefix(head, "columns/", rename_inputs=False)
-    head.ir_version = tail.ir_version = IR
     return _tidy(compose.merge_models(head, tail, io_map=[(head.graph.output[0].name, "X")]))
 
 
 def _tidy(model: ModelProto) -> ModelProto:
-    """Keep the one output that is served and the inputs that are used; leave no names of tools or machines."""
+    """Name the output, keep the inputs that are used; leave no names of tools or machines."""
     used = {name for node in model.graph.node for name in node.input}
-    for values, kept in ((model.graph.output, {PROBABILITIES}), (model.graph.input, used)):
-        for value in [value for value in values if value.name not in kept]:
-            values.remove(value)
+    for value in [value for value in model.graph.input if value.name not in used]:
+        model.graph.input.remove(value)
+    ours = model.graph.output[0].name
+    for node in model.graph.node:
+        node.output[:] = [OUTPUTS if name == ours else name for name in node.output]
+    model.graph.output[0].name = OUTPUTS
     model.graph.name, model.producer_name, model.producer_version, model.doc_string = "fieldbook", "fieldbook", "", ""
     opsets = sorted((opset.domain, opset.version) for opset in model.opset_import)  # skl2onnx iterates over a set
     del model.opset_import[:]
@@ -158,18 +218,26 @@ def _tidy(model: ModelProto) -> ModelProto:
 
 # %% ../../notebooks/09_package.ipynb #00e8c9a4
 def run(graph: bytes, inputs: dict[str, np.ndarray]) -> np.ndarray:
-    """Return the positive probability, (rows,), that an ONNX graph gives for the inputs of `features.matrices`."""
+    """Return the outputs, (rows, outputs), that an ONNX graph gives for the inputs of `features.matrices`."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
-    return session.run([PROBABILITIES], {name: inputs[name] for name in names})[0][:, 1]
+    return session.run([OUTPUTS], {name: inputs[name] for name in names})[0]
 
 
 def parity(
-    model: Pipeline, graph: bytes, table: pd.DataFrame, numeric: list[str], categorical: list[str], most: float
+    model: Pipeline,
+    graph: bytes,
+    table: pd.DataFrame,
+    numeric: list[str],
+    categorical: list[str],
+    task: Framing,
+    most: float,
 ) -> float:
     """Return the largest difference between the pipeline and its graph over the rows of a table.
+
+    Of values beyond 1 the relative difference counts: a graph calculates with some seven digits.
 
     Raises
     ------
@@ -177,7 +245,8 @@ def parity(
         If it exceeds `most`; the message says by how much, in how many rows, and where first.
     """
     ours = run(graph, matrices({name: table[name].to_numpy() for name in numeric + categorical}, numeric, categorical))
-    difference = np.abs(ours - model.predict_proba(table[numeric + categorical])[:, 1])
+    theirs = predict(model, table[numeric + categorical], task)
+    difference = np.abs(ours[:, -theirs.shape[1] :] - theirs).max(axis=1) / np.maximum(1, np.abs(theirs).max(axis=1))
     if not (difference <= most).all():  # NaN must fail, too
         off = np.flatnonzero(~(difference <= most))
         raise FieldbookError(
@@ -202,7 +271,7 @@ def lineage(config: Config, graph: Path, choice: Path, raw: Path, code: Path) ->
     code : folder of the package; its modules up to this one count.
     """
     problem = code.joinpath(*config.problem["_target_"].split(".")[1:-1]).with_suffix(".py")
-    settings = config.model_dump(mode="json", include={"seed", "problem", "split", "features", "scope", "package"})
+    settings = config.model_dump(mode="json", include={"seed", "problem", "split", "features", "task", "package"})
     parts = {
         "data": digest(*sorted(raw.glob("*.parquet"))),
         "code": digest(*(code / f"{name}.py" for name in CODE), problem),
@@ -229,7 +298,7 @@ def manifest(
     config, choice : settings, and what `select` wrote of the champion.
     numeric : names of the numeric features in order.
     categories : values seen in training by categorical feature, in order.
-    samples : requests with the probability they must get.
+    samples : requests with the answer they must get.
     origin : what `lineage` returns.
     largest : what `parity` returned.
     """
@@ -240,7 +309,7 @@ def manifest(
         "promise": scope.promise,
         "model": choice["model"],
         "settings": choice["settings"],
-        "decision": {"threshold": scope.costs.threshold, "positive": scope.positive, "negative": scope.negative},
+        "framing": {"name": scope.framing, **config.task.model_dump()},
         "problem": config.problem,
         "request": {name: column.model_dump() for name, column in config.features.request.items()},
         "features": {"numeric": numeric, "categorical": categories},
@@ -263,7 +332,13 @@ def main() -> None:
     rows = np.unique(np.linspace(0, len(held) - 1, config.package.parity_rows).astype(int))
     exported = to_graph(model, len(numeric), len(categorical)).SerializeToString()
     largest = parity(
-        model, exported, held.iloc[rows].reset_index(drop=True), numeric, categorical, config.package.parity_tolerance
+        model,
+        exported,
+        held.iloc[rows].reset_index(drop=True),
+        numeric,
+        categorical,
+        config.task,
+        config.package.parity_tolerance,
     )
     target = Path("data/champion")
     target.mkdir(parents=True, exist_ok=True)
@@ -276,17 +351,17 @@ def main() -> None:
 
 
 def _samples(config: Config, model: Pipeline, table: pd.DataFrame, names: list[str]) -> list[dict[str, Any]]:
-    """Return requests from validation, spread from the least to the most probable, with their probabilities."""
-    probability = model.predict_proba(table[names])[:, 1]
-    order = np.argsort(probability, kind="stable")
+    """Return requests from validation, spread from the lowest answer to the highest, with their answers."""
+    outputs = predict(model, table[names], config.task)
+    order = np.argsort(outputs[:, -1], kind="stable")
     chosen = table.iloc[order[np.linspace(0, len(order) - 1, config.package.samples + 2).astype(int)[1:-1]]]
     requests = pd.read_parquet(
         "data/features/requests.parquet", filters=[("example_id", "in", list(chosen["example_id"]))]
     )
     requests = requests.set_index("example_id").loc[chosen["example_id"]]
-    expected = model.predict_proba(chosen[names])[:, 1]
+    answers = config.task.answers(predict(model, chosen[names], config.task))
     sent = records(requests, config.features.request)
-    return [{"request": request, "probability": round(float(p), 6)} for request, p in zip(sent, expected)]
+    return [{"request": request, "answer": answer} for request, answer in zip(sent, answers)]
 
 # %% ../../notebooks/09_package.ipynb #183eedc5
 SERVED = ("__init__", "scope", "features", "log", "serve")  # modules that bentofile.yaml lists

@@ -10,19 +10,21 @@ import os
 import shutil
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from . import FieldbookError
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 # %% auto #0
-__all__ = ['Strict', 'Column', 'Table', 'Costs', 'Limit', 'Scope', 'Ingest', 'Features', 'Evaluate', 'Package', 'Config',
-           'explain', 'check', 'compose', 'load', 'replace', 'Problem', 'build_problem', 'main']
+__all__ = ['AnyFraming', 'Strict', 'Column', 'Table', 'Costs', 'Limit', 'Framing', 'Binary', 'CostTable', 'Multiclass',
+           'LabelCosts', 'Multilabel', 'UnitCosts', 'Regression', 'Stakeholder', 'Requirement', 'Scope', 'Ingest',
+           'Features', 'Evaluate', 'Package', 'Config', 'explain', 'check', 'compose', 'load', 'replace', 'Problem',
+           'build_problem', 'main']
 
 # %% ../../notebooks/01_scope.ipynb #2c3230e0
 class Strict(BaseModel):
@@ -81,7 +83,7 @@ class Costs(Strict):
 
 # %% ../../notebooks/01_scope.ipynb #172451d3
 class Limit(Strict):
-    """A bound on a metric of `evaluate`; exactly one of `at_least` and `at_most` is given."""
+    """A bound on a figure of `evaluate` or `diagnose`; exactly one of `at_least` and `at_most` is given."""
 
     metric: str
     at_least: float | None = None
@@ -94,6 +96,331 @@ class Limit(Strict):
             raise ValueError("give exactly one of at_least and at_most")
         return self
 
+# %% ../../notebooks/01_scope.ipynb #f1a7c544
+class Framing(Strict):
+    """What all framings have in common.
+
+    Attributes
+    ----------
+    objective : the metric of `evaluate` that decides among the models that keep every limit; lower is better.
+    limits : what must hold before a model may serve.
+    """
+
+    objective: str
+    limits: list[Limit] = []
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of a model's outputs."""
+        raise NotImplementedError
+
+    def possible(self, label: np.ndarray) -> np.ndarray:
+        """Return which of the labels, (rows,), can occur."""
+        raise NotImplementedError
+
+    def events(self, label: np.ndarray) -> np.ndarray:
+        """Return what the outputs should have been, (rows, columns): 0 or 1, or the value."""
+        raise NotImplementedError
+
+    def targets(self, label: np.ndarray) -> np.ndarray:
+        """Return what an estimator is fitted to: the label as it is, unless several things may happen at once."""
+        return label
+
+    def cost(self, outputs: np.ndarray, label: np.ndarray) -> np.ndarray:
+        """Return what the decision that follows from the outputs costs, (rows,), once the label is known."""
+        raise NotImplementedError
+
+    def constants(self, label: np.ndarray) -> np.ndarray:
+        """Return what always giving the same answer costs, (rows, questions, answers)."""
+        raise NotImplementedError
+
+    def answers(self, outputs: np.ndarray) -> list[dict[str, Any]]:
+        """Return what a caller is told, for each row of the outputs."""
+        raise NotImplementedError
+
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON schemas of the fields of an answer."""
+        share = {"type": "number", "minimum": 0, "maximum": 1}
+        words = {"type": "string", "enum": self.columns}
+        shares = {"type": "object", "properties": dict.fromkeys(self.columns, share), "required": self.columns}
+        return {"probabilities": shares, "decision": words}
+
+    def lacking(self, label: np.ndarray) -> str | None:
+        """Return what known labels lack that training or evaluation needs, in words; None if nothing."""
+        if len(label) == 0:
+            return "no labels"
+        events = self.events(label)
+        same = [name for name, column in zip(self.columns, events.T) if column.min() == column.max()]
+        return f"only the label {label[0]:g}" if len(np.unique(label)) == 1 else _one_kind(same, events, self.columns)
+
+    def describe(self, label: np.ndarray) -> dict[str, float]:
+        """Return the share of each event among known labels, or mean and quantiles of a value."""
+        shares = self.events(label).mean(axis=0) if len(label) else []
+        return {name: round(float(share), 6) for name, share in zip(self.columns, shares)}
+
+
+def _one_kind(same: list[str], events: np.ndarray, columns: list[str]) -> str | None:
+    if not same:
+        return None
+    return f"{'no' if events[0, columns.index(same[0])] == 0 else 'nothing but'} {same[0]!r}"
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [round(float(value), 7) for value in values]
+
+# %% ../../notebooks/01_scope.ipynb #9e972901
+class Binary(Framing):
+    """It happens, or it does not. Labels are 1.0 and 0.0; the one output is the probability that it happens."""
+
+    kind: Literal["binary"]
+    positive: str
+    negative: str
+    costs: Costs
+
+    @property
+    def columns(self) -> list[str]:
+        """The positive outcome."""
+        return [self.positive]
+
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON schemas of probability and decision."""
+        share = {"type": "number", "minimum": 0, "maximum": 1, "description": f"of {self.positive!r}"}
+        return {"probability": share, "decision": {"type": "string", "enum": [self.negative, self.positive]}}
+
+    def possible(self, label: np.ndarray) -> np.ndarray:
+        """Return which labels are 0 or 1."""
+        return np.isin(label, [0, 1])
+
+    def events(self, label: np.ndarray) -> np.ndarray:
+        """Return the label as a column."""
+        return label[:, None]
+
+    def cost(self, outputs: np.ndarray, label: np.ndarray) -> np.ndarray:
+        """Return the price of false alarms and misses, acting from the threshold on."""
+        return self._price(outputs[:, 0] >= self.costs.threshold, label)
+
+    def constants(self, label: np.ndarray) -> np.ndarray:
+        """Return the cost of never and of always acting, (rows, 1, 2)."""
+        return np.stack([self._price(np.full(len(label), act), label) for act in (False, True)], axis=1)[:, None]
+
+    def _price(self, acts: np.ndarray, label: np.ndarray) -> np.ndarray:
+        return self.costs.false_alarm * (acts & (label == 0)) + self.costs.missed * (~acts & (label == 1))
+
+    def answers(self, outputs: np.ndarray) -> list[dict[str, Any]]:
+        """Return probability and decision."""
+        threshold = self.costs.threshold
+        return [
+            {"probability": round(p, 7), "decision": self.positive if p >= threshold else self.negative}
+            for p in outputs[:, 0].tolist()
+        ]
+
+# %% ../../notebooks/01_scope.ipynb #a93b1ae7
+class CostTable(Strict):
+    """What each decision costs, in `unit` per example, by what then happens; what is not listed costs nothing."""
+
+    unit: str
+    table: dict[str, dict[str, float]]
+
+
+class Multiclass(Framing):
+    """One of several things happens. A label is the position of its class; outputs are the classes' probabilities."""
+
+    kind: Literal["multiclass"]
+    classes: list[str] = Field(min_length=2)
+    costs: CostTable
+
+    @model_validator(mode="after")
+    def _known(self) -> Multiclass:
+        named = set(self.costs.table) | {name for row in self.costs.table.values() for name in row}
+        unknown = sorted(named - set(self.classes))
+        if unknown:
+            raise ValueError(f"costs.table names {unknown}; classes are {self.classes}")
+        return self
+
+    @property
+    def columns(self) -> list[str]:
+        """The classes."""
+        return self.classes
+
+    @property
+    def prices(self) -> np.ndarray:
+        """The cost of each decision (row) under each outcome (column)."""
+        return np.array([[self.costs.table.get(d, {}).get(c, 0.0) for c in self.classes] for d in self.classes])
+
+    def possible(self, label: np.ndarray) -> np.ndarray:
+        """Return which labels are codes of classes."""
+        return np.isin(label, np.arange(len(self.classes)))
+
+    def events(self, label: np.ndarray) -> np.ndarray:
+        """Return a column of 0 and 1 for each class."""
+        return (label[:, None] == np.arange(len(self.classes))).astype(float)
+
+    def decide(self, outputs: np.ndarray) -> np.ndarray:
+        """Return the position of the cheapest decision, (rows,)."""
+        return (
+            (outputs[:, None] * self.prices).sum(axis=2).argmin(axis=1)
+        )  # no BLAS: the same digits on any number of cores
+
+    def cost(self, outputs: np.ndarray, label: np.ndarray) -> np.ndarray:
+        """Return the price of the decision under what happened."""
+        return self.prices[self.decide(outputs), label.astype(int)]
+
+    def constants(self, label: np.ndarray) -> np.ndarray:
+        """Return the cost of each decision, always taken, (rows, 1, classes)."""
+        return self.prices.T[label.astype(int)][:, None]
+
+    def answers(self, outputs: np.ndarray) -> list[dict[str, Any]]:
+        """Return the probability of each class and the cheapest decision."""
+        return [
+            {"probabilities": dict(zip(self.classes, _rounded(row))), "decision": self.classes[decision]}
+            for row, decision in zip(outputs, self.decide(outputs))
+        ]
+
+# %% ../../notebooks/01_scope.ipynb #65bc3458
+class LabelCosts(Strict):
+    """The price of each kind of mistake, in `unit` per example, by label."""
+
+    unit: str
+    labels: dict[str, dict[Literal["false_alarm", "missed"], float]] = Field(min_length=1)
+
+    def of(self, name: str) -> Costs:
+        """Return the costs of one label."""
+        return Costs(unit=self.unit, **self.labels[name])
+
+
+class Multilabel(Framing):
+    """Any of several things happen. A label is the sum of 2 ** position of those that did."""
+
+    kind: Literal["multilabel"]
+    costs: LabelCosts
+
+    @property
+    def columns(self) -> list[str]:
+        """The labels."""
+        return list(self.costs.labels)
+
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON schemas of the probabilities and the list of decisions."""
+        several = super().schema()
+        return {**several, "decision": {"type": "array", "items": several["decision"]}}
+
+    @property
+    def each(self) -> list[Binary]:
+        """The labels as binary questions."""
+        common = {"kind": "binary", "objective": self.objective}
+        return [
+            Binary(positive=name, negative=f"not {name}", costs=self.costs.of(name), **common) for name in self.columns
+        ]
+
+    def possible(self, label: np.ndarray) -> np.ndarray:
+        """Return which labels are sums of powers of two."""
+        return np.isin(label, np.arange(2 ** len(self.columns)))
+
+    def events(self, label: np.ndarray) -> np.ndarray:
+        """Return a column of 0 and 1 for each label."""
+        return (label.astype(int)[:, None] >> np.arange(len(self.columns)) & 1).astype(float)
+
+    def targets(self, label: np.ndarray) -> np.ndarray:
+        """Return the columns of `events`."""
+        return self.events(label)
+
+    def cost(self, outputs: np.ndarray, label: np.ndarray) -> np.ndarray:
+        """Return the price of false alarms and misses, over all labels."""
+        each = zip(self.each, outputs.T, self.events(label).T)
+        return sum(binary.cost(p[:, None], y) for binary, p, y in each)
+
+    def constants(self, label: np.ndarray) -> np.ndarray:
+        """Return the cost of never and of always acting on each label, (rows, labels, 2)."""
+        return np.concatenate([binary.constants(y) for binary, y in zip(self.each, self.events(label).T)], axis=1)
+
+    def answers(self, outputs: np.ndarray) -> list[dict[str, Any]]:
+        """Return the probability of each label, and the labels to act on."""
+        least = np.array([binary.costs.threshold for binary in self.each])
+        return [
+            {
+                "probabilities": dict(zip(self.columns, _rounded(row))),
+                "decision": [name for name, act in zip(self.columns, row >= least) if act],
+            }
+            for row in outputs
+        ]
+
+# %% ../../notebooks/01_scope.ipynb #7236bcc7
+class UnitCosts(Strict):
+    """The price of an answer that is too high and of one that is too low, in `unit` per unit of the label."""
+
+    unit: str
+    over: float = Field(gt=0)
+    under: float = Field(gt=0)
+
+    @property
+    def quantile(self) -> float:
+        """The quantile of the label that is the cheapest answer."""
+        return self.under / (self.over + self.under)
+
+
+class Regression(Framing):
+    """How much. The label is the value, and so is the one output."""
+
+    kind: Literal["regression"]
+    name: str
+    unit: str
+    costs: UnitCosts
+
+    @property
+    def columns(self) -> list[str]:
+        """The name of the value."""
+        return [self.name]
+
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON schemas of value and unit."""
+        return {"value": {"type": "number", "description": self.name}, "unit": {"type": "string", "enum": [self.unit]}}
+
+    def possible(self, label: np.ndarray) -> np.ndarray:
+        """Return which labels are finite."""
+        return np.isfinite(label)
+
+    def events(self, label: np.ndarray) -> np.ndarray:
+        """Return the label as a column."""
+        return label[:, None]
+
+    def cost(self, outputs: np.ndarray, label: np.ndarray) -> np.ndarray:
+        """Return the price of the distance, by its side."""
+        over = outputs[:, 0] - label
+        return np.where(over > 0, self.costs.over * over, -self.costs.under * over)
+
+    def constants(self, label: np.ndarray) -> np.ndarray:
+        """Return the cost of always answering the cheapest quantile, (rows, 1, 1)."""
+        best = np.full((len(label), 1), np.quantile(label, self.costs.quantile))
+        return self.cost(best, label)[:, None, None]
+
+    def answers(self, outputs: np.ndarray) -> list[dict[str, Any]]:
+        """Return value and unit."""
+        return [{"value": round(value, 4), "unit": self.unit} for value in outputs[:, 0].tolist()]
+
+    def describe(self, label: np.ndarray) -> dict[str, float]:
+        """Return mean and quantiles."""
+        if len(label) == 0:
+            return {}
+        quantiles = {f"p{q}": float(np.quantile(label, q / 100)) for q in (10, 50, 90)}
+        return {key: round(value, 4) for key, value in {"mean": float(label.mean()), **quantiles}.items()}
+
+
+AnyFraming = Annotated[Binary | Multiclass | Multilabel | Regression, Field(discriminator="kind")]
+
+# %% ../../notebooks/01_scope.ipynb #669d7131
+class Stakeholder(Strict):
+    """Somebody the system is for, or who pays for it, and what they need of it."""
+
+    who: str
+    needs: str
+
+
+class Requirement(Strict):
+    """What one of the four requirements means here, and the check that watches it: a test, a stage or a metric."""
+
+    means: str
+    watched_by: list[str] = Field(min_length=1)
+
 
 class Scope(Strict):
     """What is promised, to whom it matters, and what decides.
@@ -101,18 +428,27 @@ class Scope(Strict):
     Attributes
     ----------
     promise : one sentence a person who does not code understands.
-    positive, negative : the two decisions, in words.
-    objective : the metric that is minimized among the models that keep every limit.
-    costs : the price of each kind of mistake.
-    limits : what must hold before a model may serve.
+    business : what the organisation wants to move, and by how much.
+    because : how the metric that decides maps to that.
+    stakeholders : who needs what.
+    requirements : reliable, scalable, maintainable, adaptable.
+    framing : the name of the framing that is asked.
+    framings : the framings that could be.
     """
 
     promise: str
-    positive: str
-    negative: str
-    objective: Literal["expected_cost", "brier", "log_loss", "calibration_error"]
-    costs: Costs
-    limits: list[Limit]
+    business: str
+    because: str
+    stakeholders: list[Stakeholder] = Field(min_length=1)
+    requirements: dict[Literal["reliable", "scalable", "maintainable", "adaptable"], Requirement]
+    framing: str
+    framings: dict[str, AnyFraming] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _all_four(self) -> Scope:
+        if len(self.requirements) < 4:
+            raise ValueError("requirements must say what reliable, scalable, maintainable and adaptable mean here")
+        return self
 
 # %% ../../notebooks/01_scope.ipynb #be128b09
 class Ingest(Strict):
@@ -158,11 +494,12 @@ class Package(Strict):
 
 
 class Config(Strict):
-    """All of `conf/`, composed and checked: one key a stage."""
+    """All of `conf/`, composed and checked: one key a stage; `task` is the framing that is asked."""
 
     seed: int
     problem: dict[str, Any]
     scope: Scope
+    task: AnyFraming
     ingest: Ingest
     split: dict[str, date]
     features: Features
@@ -262,8 +599,8 @@ class Problem(Protocol):
     def ingest(self) -> dict[str, pd.DataFrame]:
         """Return the raw tables, as they came."""
 
-    def examples(self, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-        """Return one row per prediction; `label.EXAMPLE` lists the columns."""
+    def examples(self, tables: dict[str, pd.DataFrame], framing: str) -> pd.DataFrame:
+        """Return one row per prediction, labelled as this framing asks; `label.EXAMPLE` lists the columns."""
 
     def observe(self, examples: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
         """Return the request fields of each example, as they were known at its as-of time."""

@@ -20,7 +20,7 @@ import pandas as pd
 
 from . import FieldbookError
 from .evaluate import intervals, score
-from .scope import Config, Limit, Scope, load, replace
+from .scope import Config, Framing, Limit, load, replace
 from .train import read_features
 
 # %% auto #0
@@ -58,13 +58,13 @@ def _figure(metric: str, figures: Figures) -> dict[str, float]:
 
 # %% ../../notebooks/08_select.ipynb #4748ed78
 def choose(
-    scope: Scope, figures: dict[str, Figures], replicates: dict[str, pd.DataFrame], confidence: float
+    task: Framing, figures: dict[str, Figures], replicates: dict[str, pd.DataFrame], confidence: float
 ) -> dict[str, Any]:
     """Return the leaderboard, the champion, the challenger and why.
 
     Parameters
     ----------
-    scope : objective and limits.
+    task : the framing, with objective and limits.
     figures : value, low and high of each metric, by model.
     replicates : bootstrap replicates by model, paired by row.
     confidence : of the interval of the difference.
@@ -74,19 +74,19 @@ def choose(
     FieldbookError
         If no model keeps every limit; the message says which limits stand in the way.
     """
-    faults = {name: broken(scope.limits, found) for name, found in figures.items()}
-    value = {name: _figure(scope.objective, found)["value"] for name, found in figures.items()}
+    faults = {name: broken(task.limits, found) for name, found in figures.items()}
+    value = {name: _figure(task.objective, found)["value"] for name, found in figures.items()}
     ranked = sorted(figures, key=lambda name: (bool(faults[name]), value[name], name))
     passed = [name for name in ranked if not faults[name]]
     if not passed:
         told = "; ".join(f"{name}: {faults[name][0]}" for name in ranked)
-        raise FieldbookError(f"no model keeps every limit of the scope ({told}); see scope.limits in conf/problem/")
+        raise FieldbookError(f"no model keeps every limit of the scope ({told}); see scope.framings in conf/problem/")
     challenger = passed[1] if len(passed) > 1 else None
     return {
-        "objective": scope.objective,
+        "objective": task.objective,
         "champion": passed[0],
         "challenger": challenger,
-        "why": _why(scope, passed[0], challenger, replicates, confidence),
+        "why": _why(task, passed[0], challenger, replicates, confidence),
         "models": [
             {"model": name, "passed": not faults[name], "broken": faults[name], **figures[name]} for name in ranked
         ],
@@ -94,15 +94,15 @@ def choose(
 
 
 def _why(
-    scope: Scope, champion: str, challenger: str | None, replicates: dict[str, pd.DataFrame], confidence: float
+    task: Framing, champion: str, challenger: str | None, replicates: dict[str, pd.DataFrame], confidence: float
 ) -> str:
     if challenger is None:
         return f"{champion} is the only model that keeps every limit"
-    gain = replicates[challenger][scope.objective] - replicates[champion][scope.objective]
+    gain = replicates[challenger][task.objective] - replicates[champion][task.objective]
     low, high = np.quantile(gain, [(1 - confidence) / 2, (1 + confidence) / 2])
     clear = "clearly" if low > 0 else "not clearly"
     return (
-        f"{champion} keeps every limit and has the lowest {scope.objective}, {clear} lower than {challenger}: "
+        f"{champion} keeps every limit and has the lowest {task.objective}, {clear} lower than {challenger}: "
         f"by {gain.mean():,.0f} ({confidence:.0%} interval {low:,.0f} to {high:,.0f})"
     )
 
@@ -111,7 +111,7 @@ def confirm(name: str, config: Config, model: Any) -> dict[str, Any]:
     """Return the champion's name, its settings, and its figures on the test split."""
     table, numeric, categorical = read_features("test")
     scores, replicates = score(model, table, numeric + categorical, config)
-    figures = {"rows": len(scores.y), **intervals(scores, replicates, config.evaluate.confidence)}
+    figures = {"rows": len(scores.label), **intervals(scores, replicates, config.evaluate.confidence)}
     return {"model": name, "settings": config.model[name], "seed": config.seed, "test": figures}
 
 
@@ -123,7 +123,7 @@ def main() -> None:
     folder = Path("data/evaluation")
     figures = {name: json.loads((folder / name / "metrics.json").read_text()) for name in config.models}
     replicates = {name: pd.read_parquet(folder / name / "replicates.parquet") for name in config.models}
-    chosen = choose(config.scope, figures, replicates, config.evaluate.confidence)
+    chosen = choose(config.task, figures, replicates, config.evaluate.confidence)
     source = Path("data/models") / chosen["champion"] / "model.joblib"
     choice = confirm(chosen["champion"], config, joblib.load(source))
     choice["validation"] = figures[chosen["champion"]]

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 import bentoml
 import numpy as np
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram, Summary
 from pydantic import BaseModel, ConfigDict, Field, NaiveDatetime, TypeAdapter, ValidationError, create_model
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -27,12 +27,12 @@ from starlette.routing import Route
 
 from .features import arrays, matrices
 from .log import PredictionLog, read
-from .scope import Column, build_problem
+from .scope import AnyFraming, Column, build_problem
 
 # %% auto #0
-__all__ = ['DECISIONS', 'SCORES', 'SECONDS', 'REFUSED', 'UNSEEN', 'MISSING', 'MODEL', 'MAX_BODY', 'MAX_ROWS', 'REQUEST_ID',
-           'PAGE', 'image', 'request_model', 'Servable', 'champion_folder', 'observe', 'Refused', 'parse', 'read_body',
-           'predict', 'model', 'RequestId', 'openapi', 'docs', 'page', 'application', 'Fieldbook']
+__all__ = ['DECISIONS', 'SCORES', 'VALUES', 'SECONDS', 'REFUSED', 'UNSEEN', 'MISSING', 'MODEL', 'MAX_BODY', 'MAX_ROWS',
+           'REQUEST_ID', 'PAGE', 'image', 'request_model', 'Servable', 'champion_folder', 'observe', 'Refused', 'parse',
+           'read_body', 'predict', 'model', 'RequestId', 'openapi', 'docs', 'page', 'application', 'Fieldbook']
 
 # %% ../../notebooks/12_serve.ipynb #724a7254
 def request_model(request: dict[str, Column]) -> type[BaseModel]:
@@ -89,6 +89,8 @@ class Servable:
         options.intra_op_num_threads = 1  # requests share the cores; one must not take them all
         self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self.inputs = [value.name for value in self.session.get_inputs()]
+        framing = {key: value for key, value in self.manifest["framing"].items() if key != "name"}
+        self.task = TypeAdapter(AnyFraming).validate_python(framing)
         self.request = {name: Column(**column) for name, column in self.manifest["request"].items()}
         self.problem = build_problem(self.manifest["problem"])
         self.numeric = self.manifest["features"]["numeric"]
@@ -99,20 +101,18 @@ class Servable:
         return self.problem.columns(arrays(records, self.request))
 
     def predict(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return for each checked record the probability, the decision, and the fields training never saw so."""
+        """Return for each checked record what the framing answers, and the fields training never saw so."""
         columns = self.features(records)
         inputs = matrices(columns, self.numeric, list(self.categories))
-        probability = self.session.run(["probabilities"], {name: inputs[name] for name in self.inputs})[0][:, 1]
-        decide, version = self.manifest["decision"], self.manifest["version"]
-        return [
-            {
-                "probability": round(float(p), 7),
-                "decision": decide["positive"] if p >= decide["threshold"] else decide["negative"],
-                "model_version": version,
-                "unseen": [name for name, known in self.categories.items() if columns[name][row] not in known],
-            }
-            for row, p in enumerate(probability)
-        ]
+        outputs = self.session.run(["outputs"], {name: inputs[name] for name in self.inputs})[0]
+        answers, version = (
+            self.task.answers(outputs[:, -len(self.task.columns) :].astype(float)),
+            self.manifest["version"],
+        )
+        for row, answer in enumerate(answers):
+            answer["model_version"] = version
+            answer["unseen"] = [name for name, known in self.categories.items() if columns[name][row] not in known]
+        return answers
 
 
 def _sha256(data: bytes) -> str:
@@ -130,7 +130,13 @@ def champion_folder() -> Path:
 
 # %% ../../notebooks/12_serve.ipynb #f929809b
 DECISIONS = Counter("fieldbook_predictions", "Predictions by decision.", ["decision"])
-SCORES = Histogram("fieldbook_probability", "Predicted probabilities.", buckets=[i / 10 for i in range(1, 11)])
+SCORES = Histogram(
+    "fieldbook_probability",
+    "Predicted probabilities, by what they are of.",
+    ["of"],
+    buckets=[i / 10 for i in range(1, 11)],
+)
+VALUES = Summary("fieldbook_value", "Predicted values, where the framing asks for one.")
 SECONDS = Histogram(
     "fieldbook_predict_seconds",
     "Time from body to answer, log included.",
@@ -150,13 +156,22 @@ MODEL = Gauge(
 def observe(records: list[dict[str, Any]], answers: list[dict[str, Any]]) -> None:
     """Count what was asked and what was answered."""
     for record, answer in zip(records, answers):
-        DECISIONS.labels(answer["decision"]).inc()
-        SCORES.observe(answer["probability"])
+        _observe_answer(answer)
         for name in answer["unseen"]:
             UNSEEN.labels(name).inc()
         for name, value in record.items():
             if value is None:
                 MISSING.labels(name).inc()
+
+
+def _observe_answer(answer: dict[str, Any]) -> None:
+    if "value" in answer:
+        return VALUES.observe(answer["value"])
+    decided = answer["decision"]
+    for word in [decided] if isinstance(decided, str) else decided or ["(none)"]:
+        DECISIONS.labels(word).inc()
+    for name, share in answer.get("probabilities", {"positive": answer.get("probability")}).items():
+        SCORES.labels(name).observe(share)
 
 # %% ../../notebooks/12_serve.ipynb #70f524ac
 MAX_BODY = 4 * 1024 * 1024  # bytes; some 4,000 requests of this size
@@ -289,17 +304,16 @@ PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{tit
 def openapi(servable: Servable, one: TypeAdapter) -> dict[str, Any]:
     """Return the OpenAPI 3.1 description of the routes."""
     manifest = servable.manifest
-    text, number = {"type": "string"}, {"type": "number", "minimum": 0, "maximum": 1}
+    text, told = {"type": "string"}, servable.task.schema()
     answer = {
         "type": "object",
         "properties": {
-            "probability": number,
-            "decision": text,
+            **told,
             "model_version": text,
             "request_id": text,
             "unseen": {"type": "array", "items": text, "description": "fields whose value training never saw"},
         },
-        "required": ["probability", "decision", "model_version", "request_id", "unseen"],
+        "required": [*told, "model_version", "request_id", "unseen"],
     }
     fault = {
         "type": "object",

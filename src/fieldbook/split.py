@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from . import FieldbookError
-from .scope import load, replace
+from .scope import Framing, load, replace
 
 # %% auto #0
 __all__ = ['ORDER', 'assign', 'count', 'main']
@@ -23,13 +23,14 @@ __all__ = ['ORDER', 'assign', 'count', 'main']
 ORDER = ("train", "validation", "test", "production")
 
 
-def assign(examples: pd.DataFrame, starts: dict[str, date]) -> pd.Series:
+def assign(examples: pd.DataFrame, starts: dict[str, date], task: Framing) -> pd.Series:
     """Return the split of each example.
 
     Parameters
     ----------
     examples : with the columns `as_of` and `label_time`.
     starts : the first day of each split of `ORDER`, in UTC; a split ends where the next one begins.
+    task : says what a split must have to train or to judge on.
 
     Returns
     -------
@@ -39,7 +40,7 @@ def assign(examples: pd.DataFrame, starts: dict[str, date]) -> pd.Series:
     Raises
     ------
     FieldbookError
-        If a split has no start, starts are not in order, or a split has no labelled example of both classes.
+        If a split has no start, starts are not in order, or a split has no labelled example of each class.
     """
     _check_order(starts)
     split = pd.Series("before", index=examples.index, name="split")
@@ -48,7 +49,7 @@ def assign(examples: pd.DataFrame, starts: dict[str, date]) -> pd.Series:
         inside = (examples["as_of"] >= pd.Timestamp(starts[name])) & (examples["as_of"] < end)
         split[inside] = name
         split[inside & (examples["label_time"] >= end)] = "purged"
-    _check_classes(examples["label"], split)
+    _check_classes(examples["label"], split, task)
     return split
 
 
@@ -62,23 +63,22 @@ def _check_order(starts: dict[str, date]) -> None:
             )
 
 
-def _check_classes(label: pd.Series, split: pd.Series) -> None:
+def _check_classes(label: pd.Series, split: pd.Series, task: Framing) -> None:
     for name in ORDER[:3]:
-        classes = label[split == name].dropna().unique()
-        if len(classes) < 2:
+        lacking = task.lacking(label[split == name].dropna().to_numpy())
+        if lacking:
             raise FieldbookError(
-                f"split {name} has {'no labels' if len(classes) == 0 else f'only the label {classes[0]:g}'}; "
-                f"move the days in conf: split, or check the data of that time"
+                f"split {name} has {lacking}; move the days in conf: split, or check the data of that time"
             )
 
 # %% ../../notebooks/04_split.ipynb #e4689836
-def count(examples: pd.DataFrame, split: pd.Series) -> dict[str, dict[str, Any]]:
-    """Return rows, labelled rows and share of positives of each split."""
+def count(examples: pd.DataFrame, split: pd.Series, task: Framing) -> dict[str, dict[str, Any]]:
+    """Return rows, labelled rows and what labels there are of each split."""
     return {
         str(name): {
             "rows": len(rows),
             "labelled": int(rows["label"].notna().sum()),
-            "positive_share": round(float(rows["label"].mean()), 6) if rows["label"].notna().any() else None,
+            "label": task.describe(rows["label"].dropna().to_numpy()),
         }
         for name, rows in examples.groupby(split)
     }
@@ -87,8 +87,9 @@ def count(examples: pd.DataFrame, split: pd.Series) -> dict[str, dict[str, Any]]
 def main() -> None:
     """Stage `split`: data/examples -> data/splits/{splits.parquet, count.json}."""
     examples = pd.read_parquet("data/examples/examples.parquet")
-    split = assign(examples, load().split)
+    config = load()
+    split = assign(examples, config.split, config.task)
     folder = Path("data/splits")
     folder.mkdir(parents=True, exist_ok=True)
     examples[["example_id"]].assign(split=split).to_parquet(folder / "splits.parquet", index=False)
-    replace(folder / "count.json", json.dumps(count(examples, split), indent=2) + "\n")
+    replace(folder / "count.json", json.dumps(count(examples, split, config.task), indent=2) + "\n")

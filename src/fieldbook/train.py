@@ -12,18 +12,20 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
+from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
 from . import FieldbookError
-from .scope import load
+from .scope import Framing, load
 
 # %% auto #0
-__all__ = ['KEYS', 'tabular', 'Rule', 'EmbeddingNetwork', 'build_network', 'build_model', 'fit', 'read_features', 'main']
+__all__ = ['KEYS', 'tabular', 'Rule', 'RuleRegressor', 'EmbeddingNetwork', 'EmbeddingRegressor', 'build_network', 'build_model',
+           'fit', 'predict', 'read_features', 'main']
 
 # %% ../../notebooks/06_train.ipynb #bded221a
 def tabular(
@@ -33,17 +35,19 @@ def tabular(
     numbers: Literal["keep", "fill", "scale"] = "keep",
     categories: Literal["onehot", "ordinal", "drop"] = "onehot",
     only: list[str] | None = None,
+    multilabel: bool = False,
 ) -> Pipeline:
     """Return a pipeline of preprocessing and estimator over the table of features.
 
     Parameters
     ----------
-    estimator : a scikit-learn classifier for two classes.
+    estimator : a scikit-learn classifier or regressor.
     numeric, categorical : names of the features, in the order of the table's columns.
     numbers : `keep` passes numbers through, missing ones as NaN; `fill` puts the median there; `scale` does, too, and
         standardizes.
     categories : how strings become numbers.
     only : use these features and no others.
+    multilabel : fit an estimator for each label, unless this one takes several.
 
     Raises
     ------
@@ -73,11 +77,36 @@ def tabular(
     )
     if "embedded" in estimator.get_params():
         estimator.set_params(embedded=len(categorical) if categories == "ordinal" else 0)
+    if multilabel and not getattr(estimator, "several", False):
+        estimator = MultiOutputClassifier(estimator)
     return Pipeline([("columns", columns), ("estimator", estimator)])
 
 # %% ../../notebooks/06_train.ipynb #ee937910
-class Rule(ClassifierMixin, BaseEstimator):
-    """A rule of thumb on one number: the share of positives below `threshold`, from it on, and where it is missing.
+class _Table(BaseEstimator):
+    """What was seen in training below a threshold of one number, from it on, and where it is missing."""
+
+    several = True
+
+    def __init__(self, threshold: float = 0.0) -> None:
+        self.threshold = threshold
+
+    def _learn(self, X: np.ndarray, events: np.ndarray) -> None:
+        """Set `rates_`, (3, outputs), from X (rows, 1) and the events (rows, outputs)."""
+        X = np.asarray(X)
+        if X.shape[1] != 1:
+            raise FieldbookError(f"model: Rule looks at one number and got {X.shape[1]}; name it under `only`")
+        side = self._side(X)
+        self.rates_ = np.array(
+            [events[(side == i) if (side == i).any() else slice(None)].mean(axis=0) for i in range(3)]
+        )
+
+    def _side(self, X: np.ndarray) -> np.ndarray:
+        number = np.asarray(X)[:, 0]
+        return np.where(np.isnan(number), 2, (number >= self.threshold).astype(int))
+
+
+class Rule(ClassifierMixin, _Table):
+    """A rule of thumb on one number, for classes, or for several labels.
 
     Parameters
     ----------
@@ -85,39 +114,42 @@ class Rule(ClassifierMixin, BaseEstimator):
 
     Attributes
     ----------
-    rates_ : (3,) share of positives below, from the threshold on, and missing.
+    rates_ : (3, outputs) share of each class or label below, from the threshold on, and missing.
     """
 
-    def __init__(self, threshold: float = 0.0) -> None:
-        self.threshold = threshold
-
     def fit(self, X: np.ndarray, y: np.ndarray) -> Rule:
-        """Learn the three rates from X (rows, 1) and y (rows,) of 0 and 1."""
-        X, y = np.asarray(X), np.asarray(y, dtype=float)
-        if X.shape[1] != 1:
-            raise FieldbookError(f"model: Rule looks at one number and got {X.shape[1]}; name it under `only`")
-        self.classes_ = np.array([0.0, 1.0])
-        side = self._side(X)
-        self.rates_ = np.array([y[side == i].mean() if (side == i).any() else y.mean() for i in range(3)])
+        """Learn the rates from X (rows, 1) and y: classes (rows,), or labels of 0 and 1 (rows, labels)."""
+        y = np.asarray(y)
+        self.classes_ = np.unique(y)
+        self._learn(X, y if y.ndim == 2 else (y[:, None] == self.classes_).astype(float))
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """Return (rows, 2) probabilities."""
+        """Return (rows, outputs) probabilities."""
         check_is_fitted(self)
-        positive = self.rates_[self._side(np.asarray(X))]
-        return np.stack([1 - positive, positive], axis=1)
+        return self.rates_[self._side(X)]
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return the more probable class, (rows,)."""
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
-    def _side(self, X: np.ndarray) -> np.ndarray:
-        number = X[:, 0]
-        return np.where(np.isnan(number), 2, (number >= self.threshold).astype(int))
+
+class RuleRegressor(RegressorMixin, _Table):
+    """The same for a value: the mean seen in training."""
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> RuleRegressor:
+        """Learn the means from X (rows, 1) and y (rows,)."""
+        self._learn(X, np.asarray(y, dtype=float)[:, None])
+        return self
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Return the mean of the side, (rows,)."""
+        check_is_fitted(self)
+        return self.rates_[self._side(X), 0]
 
 # %% ../../notebooks/06_train.ipynb #379895a6
-class EmbeddingNetwork(ClassifierMixin, BaseEstimator):
-    """A feed-forward network with embedded categories, for two classes.
+class _Network(BaseEstimator):
+    """A feed-forward network with embedded categories.
 
     Parameters
     ----------
@@ -136,6 +168,8 @@ class EmbeddingNetwork(ClassifierMixin, BaseEstimator):
     history_ : loss on the held-out rows by epoch.
     """
 
+    several = True
+
     def __init__(
         self,
         embedded: int = 0,
@@ -152,14 +186,16 @@ class EmbeddingNetwork(ClassifierMixin, BaseEstimator):
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.batch_size, self.epochs, self.patience, self.random_state = batch_size, epochs, patience, random_state
 
-    def fit(self, X: np.ndarray, y: np.ndarray) -> EmbeddingNetwork:
-        """Fit on X (rows, columns), rows in the order of time, and y (rows,) of 0 and 1."""
+    def _learn(self, X: np.ndarray, events: np.ndarray, head: str) -> None:
+        """Fit on X (rows, columns), rows in the order of time, and the events (rows, outputs), all seen by one head."""
         import torch
 
-        X, y = np.asarray(X, dtype=np.float32), np.asarray(y, dtype=np.float32)
+        X, y = np.asarray(X, dtype=np.float32), np.asarray(events, dtype=np.float32)
         if len(X) < 20:
             raise FieldbookError(f"model: EmbeddingNetwork needs 20 rows to train and stop on, and got {len(X)}")
-        self.classes_ = np.array([0.0, 1.0])
+        self.head_, self.shift_, self.scale_ = head, 0.0, 1.0
+        if head == "value":  # weights begin near zero, and so should what they have to reach
+            self.shift_, self.scale_ = float(y.mean()), float(y.std()) or 1.0
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # sums come out in one order, whatever the machine
         try:
@@ -168,56 +204,95 @@ class EmbeddingNetwork(ClassifierMixin, BaseEstimator):
                 self._fit(X, y, "cuda" if torch.cuda.is_available() else "cpu")
         finally:
             torch.set_num_threads(threads)
-        return self
 
     def _fit(self, X: np.ndarray, y: np.ndarray, device: str) -> None:
         import torch
 
         numbers = X.shape[1] - self.embedded
         self.sizes_ = [numbers, [int(X[:, i].max()) + 2 for i in range(numbers, X.shape[1])]]
-        network = build_network(*self.sizes_, self.width, self.dropout).to(device)
+        network = self._build(y.shape[1]).to(device)
         optimizer = torch.optim.AdamW(network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
-        inputs, target = torch.from_numpy(X).to(device), torch.from_numpy(y).to(device)
+        inputs, target = torch.from_numpy(X).to(device), torch.from_numpy((y - self.shift_) / self.scale_).to(device)
         cut, best, self.history_ = int(len(X) * 0.9), None, []
         for _ in range(self.epochs):
             _one_epoch(network, optimizer, inputs[:cut], target[:cut], self.batch_size)
-            self.history_.append(_loss(network, inputs[cut:], target[cut:]))
+            self.history_.append(_held_out_loss(network, inputs[cut:], target[cut:]))
             if self.history_[-1] == min(self.history_):
                 best = copy.deepcopy(network.state_dict())
             elif len(self.history_) - int(np.argmin(self.history_)) > self.patience:
                 break
         self.weights_ = {name: tensor.cpu().numpy() for name, tensor in best.items()}
 
+    def _build(self, outputs: int):
+        return build_network(*self.sizes_, self.width, self.dropout, self.head_, outputs, self.shift_, self.scale_)
+
     def module(self):
-        """Return the fitted `torch.nn.Module`; it maps (rows, columns) float32 to probabilities (rows, 2)."""
+        """Return the fitted `torch.nn.Module`; it maps (rows, columns) float32 to outputs, (rows, outputs)."""
         import torch
 
         check_is_fitted(self)
-        network = build_network(*self.sizes_, self.width, self.dropout)
+        network = self._build(len(next(reversed(self.weights_.values()))))
         network.load_state_dict({name: torch.from_numpy(values) for name, values in self.weights_.items()})
         return network.eval()
 
-    def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """Return (rows, 2) probabilities."""
+    def _outputs(self, X: np.ndarray) -> np.ndarray:
         import torch
 
         network = self.module()
         with torch.no_grad():
             return network(torch.from_numpy(np.asarray(X, dtype=np.float32))).numpy().astype(float)
 
+
+class EmbeddingNetwork(ClassifierMixin, _Network):
+    """The network for classes, or for several labels."""
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> EmbeddingNetwork:
+        """Fit on X (rows, columns), rows in the order of time, and y: classes (rows,), or labels (rows, labels)."""
+        y = np.asarray(y)
+        self.classes_ = np.unique(y)
+        if y.ndim == 2:
+            self._learn(X, y, "labels")
+        elif len(self.classes_) == 2:
+            self._learn(X, y[:, None] == self.classes_[1:], "binary")
+        else:
+            self._learn(X, y[:, None] == self.classes_, "classes")
+        return self
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """Return probabilities, (rows, classes) or (rows, labels)."""
+        return self._outputs(X)
+
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return the more probable class, (rows,)."""
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
+
+class EmbeddingRegressor(RegressorMixin, _Network):
+    """The network for a value."""
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> EmbeddingRegressor:
+        """Fit on X (rows, columns), rows in the order of time, and y (rows,)."""
+        self._learn(X, np.asarray(y)[:, None], "value")
+        return self
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Return the expected value, (rows,)."""
+        return self._outputs(X)[:, 0]
+
 # %% ../../notebooks/06_train.ipynb #69a07458
-def build_network(numbers: int, sizes: list[int], width: int, dropout: float):
-    """Return the `torch.nn.Module` of `EmbeddingNetwork`.
+def build_network(
+    numbers: int, sizes: list[int], width: int, dropout: float, head: str, outputs: int, shift: float, scale: float
+):
+    """Return the `torch.nn.Module` of the networks above.
 
     Parameters
     ----------
     numbers : how many numeric columns come first.
     sizes : rows of each embedding table, the unknown included.
     width, dropout : of the hidden layers.
+    head : `binary`, `classes`, `labels` or `value`: what the last layer means.
+    outputs : its width.
+    shift, scale : a value is predicted as `shift + scale * output`.
     """
     import torch
     from torch import nn
@@ -234,42 +309,56 @@ def build_network(numbers: int, sizes: list[int], width: int, dropout: float):
                 nn.Linear(width, width),
                 nn.ReLU(),
                 nn.Dropout(dropout),
-                nn.Linear(width, 1),
+                nn.Linear(width, outputs),
             )
 
-        def logit(self, X: torch.Tensor) -> torch.Tensor:
+        def raw(self, X: torch.Tensor) -> torch.Tensor:
             codes = (X[:, numbers:] + 1).long()
             vectors = [table(codes[:, i]) for i, table in enumerate(self.tables)]
             return self.layers(torch.cat([X[:, :numbers], *vectors], dim=1))
 
+        def loss(self, X: torch.Tensor, events: torch.Tensor) -> torch.Tensor:
+            if head == "value":
+                return nn.functional.mse_loss(self.raw(X), events)
+            if head == "classes":
+                return nn.functional.cross_entropy(self.raw(X), events)
+            return nn.functional.binary_cross_entropy_with_logits(self.raw(X), events)
+
         def forward(self, X: torch.Tensor) -> torch.Tensor:
-            positive = torch.sigmoid(self.logit(X))
-            return torch.cat([1 - positive, positive], dim=1)
+            raw = self.raw(X)
+            if head == "value":
+                return raw * scale + shift
+            if head == "classes":
+                return torch.softmax(raw, dim=1)
+            positive = torch.sigmoid(raw)
+            return torch.cat([1 - positive, positive], dim=1) if head == "binary" else positive
 
     return Network()
 
 
-def _one_epoch(network, optimizer, inputs, target, batch_size: int) -> None:
+def _one_epoch(network, optimizer, inputs, events, batch_size: int) -> None:
     import torch
 
     network.train()
     for rows in torch.randperm(len(inputs)).to(inputs.device).split(batch_size):
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(network.logit(inputs[rows])[:, 0], target[rows])
+        loss = network.loss(inputs[rows], events[rows])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
 
-def _loss(network, inputs, target) -> float:
+def _held_out_loss(network, inputs, events) -> float:
     import torch
 
     network.eval()
     with torch.no_grad():
-        return float(torch.nn.functional.binary_cross_entropy_with_logits(network.logit(inputs)[:, 0], target))
+        return float(network.loss(inputs, events))
 
 # %% ../../notebooks/06_train.ipynb #edf3788c
-def build_model(name: str, settings: dict[str, Any], numeric: list[str], categorical: list[str]) -> Pipeline:
-    """Build the pipeline that a file of `conf/model/` describes.
+def build_model(
+    name: str, settings: dict[str, Any], numeric: list[str], categorical: list[str], task: Framing
+) -> Pipeline:
+    """Build the pipeline that a file of `conf/model/` describes, for a framing.
 
     Raises
     ------
@@ -281,14 +370,32 @@ def build_model(name: str, settings: dict[str, Any], numeric: list[str], categor
 
     if "_target_" not in settings:
         raise FieldbookError(f"conf: model.{name}: it has no _target_, which names what builds the model")
+    chosen = _for_task(name, settings, task)
     try:
-        return instantiate(settings, numeric=numeric, categorical=categorical, _convert_="all")
+        return instantiate(chosen, numeric=numeric, categorical=categorical, _convert_="all")
     except (HydraException, TypeError, ValueError) as error:
         cause = error.__cause__ or error
         raise FieldbookError(f"conf: model.{name}: {' '.join(str(cause).split())}") from None
 
 
-def fit(name: str, model: Pipeline, table: pd.DataFrame, names: list[str]) -> Pipeline:
+def _for_task(name: str, settings: dict[str, Any], task: Framing) -> dict[str, Any]:
+    """Return the settings with the estimator that the framing needs."""
+    chosen = {key: value for key, value in settings.items() if key != "regressor"}
+    if task.kind == "multilabel":
+        return {**chosen, "multilabel": True}
+    if task.kind != "regression":
+        return chosen
+    regressor = settings.get("regressor")
+    if regressor is None:
+        raise FieldbookError(
+            f"conf: model.{name}: the framing asks for a value and the file names no `regressor`: add one, or choose "
+            "other models in conf/config.yaml"
+        )
+    same = {**settings["estimator"], "_target_": regressor} if isinstance(regressor, str) else regressor
+    return {**chosen, "estimator": same}
+
+
+def fit(name: str, model: Pipeline, table: pd.DataFrame, names: list[str], task: Framing) -> Pipeline:
     """Fit the model on the labelled rows of a feature table, in the order of time.
 
     Linear algebra runs on one thread, so that sums are added up in one order and the weights come out the same to the
@@ -304,17 +411,29 @@ def fit(name: str, model: Pipeline, table: pd.DataFrame, names: list[str]) -> Pi
     rows = table[table["label"].notna()]
     try:
         with threadpool_limits(limits=1, user_api="blas"):
-            return _without_threads(model.fit(rows[names], rows["label"].to_numpy()))
+            return _without_threads(model.fit(rows[names], task.targets(rows["label"].to_numpy())))
     except (TypeError, ValueError) as error:  # scikit-learn checks settings here, not when it is built
         raise FieldbookError(f"conf: model.{name}: {' '.join(str(error).split())}") from None
 
 
 def _without_threads(model: Pipeline) -> Pipeline:
     """Forget how many threads fitted the model: gradient boosting notes it, and its file would differ by machine."""
-    for part in vars(model["estimator"]).values():
-        if hasattr(part, "n_threads"):
-            part.n_threads = 1
+    last = model["estimator"]
+    for estimator in getattr(last, "estimators_", [last]):
+        for part in vars(estimator).values() if hasattr(estimator, "__dict__") else ():
+            if hasattr(part, "n_threads"):
+                part.n_threads = 1
     return model
+
+
+def predict(model: Pipeline, rows: pd.DataFrame, task: Framing) -> np.ndarray:
+    """Return the outputs of a fitted model, (rows, columns of the framing): probabilities, or the value."""
+    if task.kind == "regression":
+        return np.asarray(model.predict(rows), dtype=float)[:, None]
+    outputs = model.predict_proba(rows)
+    if isinstance(outputs, list):  # an estimator for each label
+        return np.stack([each[:, 1] for each in outputs], axis=1).astype(float)
+    return np.asarray(outputs, dtype=float)[:, -len(task.columns) :]
 
 # %% ../../notebooks/06_train.ipynb #b5431feb
 KEYS = ["example_id", "as_of", "label", "label_time", "cluster", "split"]
@@ -337,7 +456,9 @@ def main(name: str) -> None:
     if name not in config.model:
         raise FieldbookError(f"conf: there is no model {name!r}; there are {', '.join(config.model)}")
     table, numeric, categorical = read_features("train")
-    model = fit(name, build_model(name, config.model[name], numeric, categorical), table, numeric + categorical)
+    task = config.task
+    model = build_model(name, config.model[name], numeric, categorical, task)
+    model = fit(name, model, table, numeric + categorical, task)
     target = Path("data/models") / name / "model.joblib"
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.{os.getpid()}")

@@ -173,13 +173,14 @@ def summary(project: Path = Path(".")) -> None:
         raise FieldbookError(f"{error.filename} is not there yet: run `make repro`") from None
     console = Console(width=None if Console().is_terminal else 120)
     table = Table(box=box.SIMPLE_HEAD, title="Validation, with intervals", title_justify="left")
-    for heading in ("model", *(SHOWN[name] for name in NARROW), "limits"):
+    narrow = [name for name in NARROW if name in board["models"][0]]
+    for heading in ("model", *(SHOWN[name] for name in narrow), "limits"):
         table.add_column(heading, no_wrap=True, overflow="fold")
     for row in board["models"]:
         style = "bold" if row["model"] == board["champion"] else ""
         table.add_row(
             row["model"],
-            *(show(row[name]).replace(" [", "\n[", 1) for name in NARROW),
+            *(show(row[name]).replace(" [", "\n[", 1) for name in narrow),
             "kept" if row["passed"] else "broken",
             style=style,
         )
@@ -190,7 +191,7 @@ def summary(project: Path = Path(".")) -> None:
     test = manifest["metrics"]["test"]
     console.print(f"\n[bold]{board['why']}.[/]", highlight=False, soft_wrap=True)
     console.print(
-        f"On test: {', '.join(f'{label} {show(test[name])}' for name, label in SHOWN.items())}.",
+        f"On test: {', '.join(f'{label} {show(test[name])}' for name, label in SHOWN.items() if name in test)}.",
         highlight=False,
         soft_wrap=True,
     )
@@ -209,8 +210,10 @@ SHOWN = {
     "brier": "Brier",
     "log_loss": "log loss",
     "calibration_error": "calib. err.",
+    "mae": "mean abs. error",
+    "r2": "R²",
 }
-NARROW = ("expected_cost", "roc_auc", "brier", "calibration_error")  # as many as a terminal has room for
+NARROW = ("expected_cost", "roc_auc", "brier", "calibration_error", "mae", "r2")  # as many as a terminal has room for
 
 
 def show(figure: dict[str, float]) -> str:

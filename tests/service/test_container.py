@@ -127,7 +127,7 @@ def test_answers_as_the_manifest_promises(container: Container, manifest: dict[s
     for sample in manifest["samples"]:
         response = httpx.post(f"{container.url}/predict", json=sample["request"], timeout=10)
         assert response.status_code == 200, response.text
-        assert abs(response.json()["probability"] - sample["probability"]) < 1e-5
+        assert abs(response.json()["probability"] - sample["answer"]["probability"]) < 1e-5
         assert response.json()["model_version"] == manifest["version"]
 
 

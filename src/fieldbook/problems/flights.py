@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['TABLES', 'WEEKDAYS', 'WEATHER', 'read', 'times', 'Flights', 'flight_ids', 'codes']
+__all__ = ['TABLES', 'LABELS', 'WEEKDAYS', 'WEATHER', 'read', 'times', 'Flights', 'flight_ids', 'codes']
 
 # %% ../../../notebooks/problems/flights.ipynb #c6822ceb
 TABLES = ("flights", "weather", "planes", "airports", "airlines")
@@ -108,7 +108,7 @@ class Flights:
     Parameters
     ----------
     source : package or folder that holds the five tables.
-    late_after : minutes of arrival delay from which a flight counts as late.
+    late_after, very_late_after : minutes of arrival delay from which a flight counts as late, and as very late.
     lead_hours : how long before scheduled departure the prediction is made.
     recent_hours : length of the window of recent departures.
     record_days : length of the window of past arrivals.
@@ -118,6 +118,7 @@ class Flights:
 
     source: str
     late_after: float
+    very_late_after: float
     lead_hours: float
     recent_hours: float
     record_days: float
@@ -132,20 +133,24 @@ class Flights:
             tables["weather"]["wind_speed"] = wind.mask(wind.astype(str) == "1048.36058")
         return tables
 
-    def examples(self, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-        """Return one row per scheduled flight; see `label.EXAMPLE`."""
+    def examples(self, tables: dict[str, pd.DataFrame], framing: str) -> pd.DataFrame:
+        """Return one row per scheduled flight, labelled for a framing of `LABELS`; see `label.EXAMPLE`."""
         import pandas as pd
 
+        if framing not in LABELS:
+            raise FieldbookError(f"conf: scope.framing is {framing!r}; flights have labels for {', '.join(LABELS)}")
         flights, when = tables["flights"], self._times(tables)
-        late = (flights["arr_delay"] >= self.late_after).astype(float).where(flights["arr_delay"].notna())
-        outcome = late.map({1.0: "late", 0.0: "on time"}).astype(object)
-        outcome = outcome.mask(late.isna(), "diverted").mask(flights["dep_time"].isna(), "cancelled")
+        label = LABELS[framing](flights, self.late_after, self.very_late_after)
+        late = flights["arr_delay"] >= self.late_after
+        outcome = late.map({True: "late", False: "on time"}).astype(object)
+        outcome = outcome.mask(flights["arr_delay"].isna(), "diverted").mask(flights["dep_time"].isna(), "cancelled")
         return pd.DataFrame(
             {
                 "example_id": flight_ids(flights),
                 "as_of": when["scheduled"] - pd.Timedelta(hours=self.lead_hours),
-                "label": late,
-                "label_time": when["arrived"].where(late.notna()),
+                "label": label,
+                # a cancellation is known by the hour at which it should have left, at the latest
+                "label_time": when["arrived"].fillna(when["scheduled"]).where(label.notna()),
                 "outcome": outcome,
                 "cluster": when["local"].dt.strftime("%Y-%m-%d"),
             }
@@ -258,6 +263,26 @@ class Flights:
         return when["scheduled"] - pd.Timedelta(hours=self.lead_hours)
 
 
+def _late(flights: pd.DataFrame, late: float, very_late: float) -> pd.Series:
+    return (flights["arr_delay"] >= late).astype(float).where(flights["arr_delay"].notna())
+
+
+def _punctuality(flights: pd.DataFrame, late: float, very_late: float) -> pd.Series:
+    delay, cancelled = flights["arr_delay"], flights["dep_time"].isna()
+    return ((delay >= late).astype(float) + (delay >= very_late)).where(delay.notna()).mask(cancelled, 3.0)
+
+
+def _minutes(flights: pd.DataFrame, late: float, very_late: float) -> pd.Series:
+    return flights["arr_delay"].astype(float)
+
+
+def _trouble(flights: pd.DataFrame, late: float, very_late: float) -> pd.Series:
+    cancelled = flights["dep_time"].isna()
+    happened = (flights["dep_delay"] >= late) + 2.0 * (flights["arr_delay"] >= late) + 4.0 * cancelled
+    return happened.where(cancelled | flights["arr_delay"].notna())
+
+
+LABELS = {"late": _late, "punctuality": _punctuality, "minutes": _minutes, "trouble": _trouble}
 WEEKDAYS = np.array(["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], dtype=object)
 WEATHER = {
     "temp": "temperature",

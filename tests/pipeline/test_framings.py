@@ -1,0 +1,52 @@
+"""The same problem asked in other words: one word in conf/, and everything follows, to the answer that is served."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scratch import Project
+from server import start
+
+pytestmark = pytest.mark.slow
+ANSWERS: dict[str, tuple[str, set[str]]] = {  # the metric that only this kind has, and what a caller is told
+    "punctuality": ("accuracy", {"probabilities", "decision"}),
+    "minutes": ("mae", {"value", "unit"}),
+    "trouble": ("roc_auc", {"probabilities", "decision"}),
+}
+
+
+@pytest.mark.parametrize("framing", ANSWERS)
+def test_another_framing_is_one_word(project: Project, tmp_path: Path, framing: str) -> None:
+    project.edit("conf/problem/flights.yaml", r"(?m)^  framing: late ", f"  framing: {framing} ")
+    project.do("dvc", "repro", "bento")
+    metric, told = ANSWERS[framing]
+    board = project.read("data/selection/leaderboard.json")
+    assert all(row[metric]["low"] <= row[metric]["value"] <= row[metric]["high"] for row in board["models"])
+    manifest = project.read("data/champion/manifest.json")
+    assert manifest["framing"]["name"] == framing
+    server = start(project.path, tmp_path)
+    try:
+        for sample in manifest["samples"]:
+            answer = server.client.post("/predict", json=sample["request"]).json()
+            assert told | {"model_version", "request_id", "unseen"} == set(answer), answer
+            assert {name: answer[name] for name in told} == nearly(sample["answer"])
+        counted = server.client.get("/metrics").text
+        assert ("fieldbook_value_count 3.0" if framing == "minutes" else "fieldbook_predictions_total{") in counted
+    finally:
+        server.stop(signal.SIGKILL)
+
+
+def nearly(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return the answer with numbers that match up to float32."""
+    close = lambda value: pytest.approx(value, abs=1e-5, rel=1e-5)
+    return {
+        name: {key: close(share) for key, share in value.items()}
+        if isinstance(value, dict)
+        else close(value)
+        if isinstance(value, float)
+        else value
+        for name, value in answer.items()
+    }
