@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from . import FieldbookError
 from .scope import Config, Evaluate, Framing, load, replace
-from .train import build_model, fit, predict, read_features
+from .train import learn, predict, read_features
 
 # %% auto #0
 __all__ = ['Ranking', 'Scores', 'bootstrap', 'intervals', 'curves', 'score', 'main', 'backtest', 'backtest_stage']
@@ -251,8 +251,7 @@ def backtest(
     for group, names in config.features.groups.items():
         used += names
         chosen = [name for name in numeric if name in used], [name for name in categorical if name in used]
-        model = build_model(name, config.model[name], *chosen, config.task)
-        model = fit(name, model, past, sum(chosen, []), config.task)
+        model = learn(name, config.model[name], past, *chosen, config)
         result += _by_month(group, future, predict(model, future[sum(chosen, [])], config.task), config)
     return pd.DataFrame(result)
 

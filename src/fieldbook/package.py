@@ -27,7 +27,15 @@ from . import FieldbookError
 from .features import matrices, records
 from .scope import Config, Framing, load, replace
 from .select import digest
-from .train import EmbeddingNetwork, EmbeddingRegressor, Rule, RuleRegressor, predict, read_features
+from fieldbook.train import (
+    EmbeddingNetwork,
+    EmbeddingRegressor,
+    PriorCorrected,
+    Rule,
+    RuleRegressor,
+    predict,
+    read_features,
+)
 
 # %% auto #0
 __all__ = ['OPSET', 'ML', 'IR', 'OUTPUTS', 'CODE', 'SERVED', 'graph', 'to_graph', 'run', 'parity', 'lineage', 'manifest', 'main',
@@ -95,6 +103,24 @@ def _(estimator: MultiOutputClassifier, columns: int) -> ModelProto:
     )
     opsets = {opset.domain: opset for part in parts for opset in part.opset_import}
     return helper.make_model(whole, ir_version=IR, opset_imports=[opsets[domain] for domain in sorted(opsets)])
+
+
+@graph.register
+def _(estimator: PriorCorrected, columns: int) -> ModelProto:
+    """The estimator's graph, and behind it each class weighed by how much rarer or commoner it truly is."""
+    inner = compose.add_prefix(_tail(estimator.estimator, columns), "fitted/", rename_inputs=False)
+    classes = len(estimator.true)
+    ratio = np.array(estimator.true) / np.array(estimator.fitted_on)
+    after = _parse(
+        f"""correct (float[rows, {classes}] P) => (float[rows, {classes}] outputs) {{
+            weighed = Mul(P, ratio)
+            axis = Constant<value_ints: ints = [1]>()
+            total = ReduceSum(weighed, axis)
+            outputs = Div(weighed, total)
+        }}""",
+        ratio=ratio[None],
+    )
+    return compose.merge_models(_one_opset(inner), _one_opset(after), io_map=[(inner.graph.output[0].name, "P")])
 
 
 @graph.register(EmbeddingNetwork)
@@ -257,10 +283,10 @@ def parity(
     return float(difference.max())
 
 # %% ../../notebooks/09_package.ipynb #93374f00
-CODE = ("scope", "ingest", "label", "split", "features", "train", "evaluate", "select", "package")
+CODE = ("scope", "ingest", "label", "sample", "split", "features", "train", "evaluate", "select", "package")
 
 
-def lineage(config: Config, graph: Path, choice: Path, raw: Path, code: Path) -> dict[str, str]:
+def lineage(config: Config, graph: Path, choice: Path, raw: Path, code: Path, also: dict[str, str]) -> dict[str, str]:
     """Return the digests of all that the champion came from, and `id`, the digest of those.
 
     Parameters
@@ -269,9 +295,12 @@ def lineage(config: Config, graph: Path, choice: Path, raw: Path, code: Path) ->
     graph, choice : the ONNX file and the champion's settings and figures.
     raw : folder of the raw tables.
     code : folder of the package; its modules up to this one count.
+    also : digests of the graphs of other framings.
     """
     problem = code.joinpath(*config.problem["_target_"].split(".")[1:-1]).with_suffix(".py")
-    settings = config.model_dump(mode="json", include={"seed", "problem", "split", "features", "task", "package"})
+    settings = config.model_dump(
+        mode="json", include={"seed", "problem", "split", "features", "task", "package", "combine"}
+    )
     parts = {
         "data": digest(*sorted(raw.glob("*.parquet"))),
         "code": digest(*(code / f"{name}.py" for name in CODE), problem),
@@ -279,12 +308,14 @@ def lineage(config: Config, graph: Path, choice: Path, raw: Path, code: Path) ->
         "choice": digest(choice),
         "graph": hashlib.sha256(graph.read_bytes()).hexdigest(),
     }
+    parts |= {f"graph of {name}": graph for name, graph in also.items()}
     return {"id": digest(json.dumps(parts, sort_keys=True)), **parts}
 
 
 def manifest(
     config: Config,
     choice: dict[str, Any],
+    also: dict[str, Any],
     numeric: list[str],
     categories: dict[str, list[str]],
     samples: list[dict[str, Any]],
@@ -296,6 +327,7 @@ def manifest(
     Parameters
     ----------
     config, choice : settings, and what `select` wrote of the champion.
+    also : what is answered beside it, by framing: digest of the graph, and figures.
     numeric : names of the numeric features in order.
     categories : values seen in training by categorical feature, in order.
     samples : requests with the answer they must get.
@@ -310,6 +342,8 @@ def manifest(
         "model": choice["model"],
         "settings": choice["settings"],
         "framing": {"name": scope.framing, **config.task.model_dump()},
+        "also": {name: {**found, "framing": scope.framings[name].model_dump()} for name, found in also.items()},
+        "combine": {"name": config.combine.name, "weights": config.combine.weights},
         "problem": config.problem,
         "request": {name: column.model_dump() for name, column in config.features.request.items()},
         "features": {"numeric": numeric, "categorical": categories},
@@ -330,24 +364,50 @@ def main() -> None:
     train, numeric, categorical = read_features("train")
     held, _, _ = read_features("validation")
     rows = np.unique(np.linspace(0, len(held) - 1, config.package.parity_rows).astype(int))
-    exported = to_graph(model, len(numeric), len(categorical)).SerializeToString()
-    largest = parity(
-        model,
-        exported,
-        held.iloc[rows].reset_index(drop=True),
-        numeric,
-        categorical,
-        config.task,
-        config.package.parity_tolerance,
-    )
+    held = held.iloc[rows].reset_index(drop=True)
     target = Path("data/champion")
-    target.mkdir(parents=True, exist_ok=True)
-    (target / "model.onnx").write_bytes(exported)
-    origin = lineage(config, target / "model.onnx", source / "choice.json", Path("data/raw"), Path(__file__).parent)
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    largest = _write(model, held, numeric, categorical, config, config.task, target / "model.onnx")
+    also = _companions(held, numeric, categorical, config, target)
+    digests = {name: found["graph"] for name, found in also.items()}
+    origin = lineage(
+        config, target / "model.onnx", source / "choice.json", Path("data/raw"), Path(__file__).parent, digests
+    )
     categories = {name: sorted(train[name].unique()) for name in categorical}
     samples = _samples(config, model, held, numeric + categorical)
-    told = manifest(config, choice, numeric, categories, samples, origin, largest)
+    told = manifest(config, choice, also, numeric, categories, samples, origin, largest)
     replace(target / "manifest.json", json.dumps(told, indent=2) + "\n")
+
+
+def _write(
+    model: Pipeline,
+    rows: pd.DataFrame,
+    numeric: list[str],
+    categorical: list[str],
+    config: Config,
+    task: Framing,
+    to: Path,
+) -> float:
+    """Write the model's graph once it is shown to say the same; return the largest difference."""
+    exported = to_graph(model, len(numeric), len(categorical)).SerializeToString()
+    largest = parity(model, exported, rows, numeric, categorical, task, config.package.parity_tolerance)
+    to.write_bytes(exported)
+    return largest
+
+
+def _companions(
+    rows: pd.DataFrame, numeric: list[str], categorical: list[str], config: Config, target: Path
+) -> dict[str, Any]:
+    """Write the graphs of the other framings; return digest and figures of each."""
+    import joblib
+
+    figures, found = json.loads(Path("data/companions/metrics.json").read_text()), {}
+    for name in config.combine.of:
+        model, graph = joblib.load(f"data/companions/{name}.joblib"), target / f"{name}.onnx"
+        _write(model, rows, numeric, categorical, config, config.scope.framings[name], graph)
+        found[name] = {"graph": hashlib.sha256(graph.read_bytes()).hexdigest(), "metrics": figures[name]}
+    return found
 
 
 def _samples(config: Config, model: Pipeline, table: pd.DataFrame, names: list[str]) -> list[dict[str, Any]]:

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['AnyFraming', 'Strict', 'Column', 'Table', 'Costs', 'Limit', 'Framing', 'Binary', 'CostTable', 'Multiclass',
-           'LabelCosts', 'Multilabel', 'UnitCosts', 'Regression', 'Stakeholder', 'Requirement', 'Scope', 'Ingest',
-           'Features', 'Evaluate', 'Package', 'Config', 'explain', 'check', 'compose', 'load', 'replace', 'Problem',
-           'build_problem', 'main']
+__all__ = ['Sample', 'AnyFraming', 'Strict', 'Column', 'Table', 'Costs', 'Limit', 'AllRows', 'SimpleSample', 'StratifiedSample',
+           'WeightedSample', 'ReservoirSample', 'ImportanceSample', 'Perturb', 'Rows', 'LabellingFunction', 'Label',
+           'Framing', 'Binary', 'CostTable', 'Multiclass', 'LabelCosts', 'Multilabel', 'UnitCosts', 'Regression',
+           'Stakeholder', 'Requirement', 'Scope', 'Ingest', 'Features', 'Evaluate', 'Combine', 'Package', 'Config',
+           'explain', 'check', 'compose', 'load', 'replace', 'Problem', 'build_problem', 'main']
 
 # %% ../../notebooks/01_scope.ipynb #2c3230e0
 class Strict(BaseModel):
@@ -95,6 +96,115 @@ class Limit(Strict):
         if (self.at_least is None) == (self.at_most is None):
             raise ValueError("give exactly one of at_least and at_most")
         return self
+
+# %% ../../notebooks/01_scope.ipynb #ea4cd194
+class AllRows(Strict):
+    """Every training row."""
+
+    method: Literal["all"] = "all"
+
+
+class SimpleSample(Strict):
+    """A share of the training rows, each with the same chance."""
+
+    method: Literal["simple"]
+    share: float = Field(gt=0, le=1)
+
+
+class StratifiedSample(Strict):
+    """A share of the training rows, and of each group that the column `by` names."""
+
+    method: Literal["stratified"]
+    share: float = Field(gt=0, le=1)
+    by: str = "label"
+
+
+class WeightedSample(Strict):
+    """As many rows as `share` of all, drawn with replacement, as often as the column `by` says."""
+
+    method: Literal["weighted"]
+    share: float = Field(gt=0, le=1)
+    by: str
+
+
+class ReservoirSample(Strict):
+    """So many rows, or all if there are fewer."""
+
+    method: Literal["reservoir"]
+    rows: int = Field(ge=1)
+
+
+class ImportanceSample(Strict):
+    """As `WeightedSample`, with weights in fitting that make up for the unequal chances."""
+
+    method: Literal["importance"]
+    share: float = Field(gt=0, le=1)
+    by: str
+
+
+Sample = Annotated[
+    AllRows | SimpleSample | StratifiedSample | WeightedSample | ReservoirSample | ImportanceSample,
+    Field(discriminator="method"),
+]
+
+
+class Perturb(Strict):
+    """Noisy copies of rows: noise of `scale` standard deviations in `columns`, or else in all numeric features."""
+
+    scale: float = Field(gt=0)
+    copies: int = Field(ge=1, default=1)
+    columns: list[str] | None = None
+
+
+class Rows(Strict):
+    """What a model's file asks of its training rows, under `rows`.
+
+    Attributes
+    ----------
+    resample : repeat rows of small classes, drop rows of large ones, or neither.
+    ratio : rows of the smallest class per row of the largest, after resampling.
+    weights : `balanced` gives each class the same total, `effective` follows the effective number of rows.
+    beta : of the effective number; the closer to 1, the closer to `balanced`.
+    perturb : noisy copies, or none.
+    """
+
+    resample: Literal["over", "under", "none"] = "none"
+    ratio: float = Field(gt=0, le=1, default=1.0)
+    weights: Literal["balanced", "effective", "none"] = "none"
+    beta: float = Field(ge=0, lt=1, default=0.9999)
+    perturb: Perturb | None = None
+
+
+class LabellingFunction(Strict):
+    """A rule that votes for a class where a column is in a range or a set, and abstains elsewhere.
+
+    Attributes
+    ----------
+    name, column : what it is called, and the feature it looks at.
+    at_least, at_most : inclusive range of a number.
+    one_of : values of a string.
+    vote : the class code it votes for; 1 is the positive class of a binary task.
+    """
+
+    name: str
+    column: str
+    at_least: float | None = None
+    at_most: float | None = None
+    one_of: list[str] | None = None
+    vote: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> LabellingFunction:
+        if (self.at_least is None and self.at_most is None) == (self.one_of is None):
+            raise ValueError("give at_least or at_most (or both) for a number, or one_of for a string")
+        return self
+
+
+class Label(Strict):
+    """Feedback windows whose bias is measured, in hours, and rules that label without waiting."""
+
+    windows_hours: list[Annotated[float, Field(gt=0)]] = [1, 6, 24, 168]
+    functions: list[LabellingFunction] = []
 
 # %% ../../notebooks/01_scope.ipynb #f1a7c544
 class Framing(Strict):
@@ -485,6 +595,21 @@ class Evaluate(Strict):
     backtest_from: date
 
 
+class Combine(Strict):
+    """Several objectives in one score: the sum of weight times answer (the probability that it happens, or the value).
+
+    Attributes
+    ----------
+    name : of the score, in the answer.
+    of : framings that get a model of their own beside the one that is asked.
+    weights : by framing; changing them trains nothing.
+    """
+
+    name: str = ""
+    of: list[str] = []
+    weights: dict[str, float] = {}
+
+
 class Package(Strict):
     """How the champion is checked against its ONNX graph, and how many sample requests it is shipped with."""
 
@@ -505,8 +630,24 @@ class Config(Strict):
     features: Features
     evaluate: Evaluate
     package: Package
+    combine: Combine
+    sample: Sample = AllRows()
+    label: Label
     model: dict[str, dict[str, Any]] = Field(min_length=1)
     models: list[str]
+
+    @model_validator(mode="after")
+    def _can_be_combined(self) -> Config:
+        asked = {self.scope.framing, *self.combine.of}
+        for name in (*self.combine.of, *self.combine.weights):
+            kind = self.scope.framings[name].kind if name in self.scope.framings else None
+            if kind not in ("binary", "regression"):
+                raise ValueError(
+                    f"combine: {name!r} is {kind or 'no framing'}; only binary and regression have one answer"
+                )
+            if name not in asked:
+                raise ValueError(f"combine: weights names {name!r}, which is neither scope.framing nor in combine.of")
+        return self
 
 # %% ../../notebooks/01_scope.ipynb #17865835
 def explain(error: ValidationError, where: str) -> str:

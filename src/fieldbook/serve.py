@@ -25,14 +25,15 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from . import FieldbookError
 from .features import arrays, matrices
 from .log import PredictionLog, read
 from .scope import AnyFraming, Column, build_problem
 
 # %% auto #0
 __all__ = ['DECISIONS', 'SCORES', 'VALUES', 'SECONDS', 'REFUSED', 'UNSEEN', 'MISSING', 'MODEL', 'MAX_BODY', 'MAX_ROWS',
-           'REQUEST_ID', 'PAGE', 'image', 'request_model', 'Servable', 'champion_folder', 'observe', 'Refused', 'parse',
-           'read_body', 'predict', 'model', 'RequestId', 'openapi', 'docs', 'page', 'application', 'Fieldbook']
+           'REQUEST_ID', 'PAGE', 'image', 'request_model', 'Servable', 'Graph', 'champion_folder', 'observe', 'Refused',
+           'parse', 'read_body', 'predict', 'model', 'RequestId', 'openapi', 'docs', 'page', 'application', 'Fieldbook']
 
 # %% ../../notebooks/12_serve.ipynb #724a7254
 def request_model(request: dict[str, Column]) -> type[BaseModel]:
@@ -73,24 +74,18 @@ class Servable:
     """
 
     def __init__(self, folder: Path) -> None:
-        import onnxruntime
-
-        from fieldbook import FieldbookError
-
         if not (folder / "manifest.json").exists():
             raise FieldbookError(f"{folder} holds no manifest.json: run `dvc repro package`")
         self.manifest = json.loads((folder / "manifest.json").read_text())
-        graph = (folder / "model.onnx").read_bytes()
-        if _sha256(graph) != self.manifest["lineage"]["graph"]:
-            raise FieldbookError(
-                f"{folder / 'model.onnx'} is not the graph that manifest.json describes: build it again"
-            )
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # requests share the cores; one must not take them all
-        self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        self.inputs = [value.name for value in self.session.get_inputs()]
-        framing = {key: value for key, value in self.manifest["framing"].items() if key != "name"}
-        self.task = TypeAdapter(AnyFraming).validate_python(framing)
+        framing = dict(self.manifest["framing"])
+        self.name = framing.pop("name")
+        self.task, typed = TypeAdapter(AnyFraming).validate_python(framing), TypeAdapter(AnyFraming).validate_python
+        self.model = Graph(folder / "model.onnx", self.manifest["lineage"]["graph"], len(self.task.columns))
+        self.also = {
+            name: (typed(other["framing"]), Graph(folder / f"{name}.onnx", other["graph"], 1))
+            for name, other in self.manifest.get("also", {}).items()
+        }
+        self.combine = self.manifest.get("combine", {"name": "", "weights": {}})
         self.request = {name: Column(**column) for name, column in self.manifest["request"].items()}
         self.problem = build_problem(self.manifest["problem"])
         self.numeric = self.manifest["features"]["numeric"]
@@ -104,21 +99,63 @@ class Servable:
         """Return for each checked record what the framing answers, and the fields training never saw so."""
         columns = self.features(records)
         inputs = matrices(columns, self.numeric, list(self.categories))
-        outputs = self.session.run(["outputs"], {name: inputs[name] for name in self.inputs})[0]
-        answers, version = (
-            self.task.answers(outputs[:, -len(self.task.columns) :].astype(float)),
-            self.manifest["version"],
-        )
+        answers, version = self._answers(inputs), self.manifest["version"]
         for row, answer in enumerate(answers):
             answer["model_version"] = version
             answer["unseen"] = [name for name, known in self.categories.items() if columns[name][row] not in known]
         return answers
 
+    def _answers(self, inputs: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+        """Return what the framing answers, what others do beside it, and the score that weighs them."""
+        outputs = {self.name: self.model.run(inputs)}
+        answers = self.task.answers(outputs[self.name])
+        for name, (task, graph) in self.also.items():
+            outputs[name] = graph.run(inputs)
+            for answer, other in zip(answers, task.answers(outputs[name])):
+                answer.setdefault("also", {})[name] = other
+        if self.combine["name"]:
+            score = sum(weight * outputs[name][:, -1] for name, weight in self.combine["weights"].items())
+            for answer, value in zip(answers, score.tolist()):
+                answer[self.combine["name"]] = round(value, 4)
+        return answers
 
-def _sha256(data: bytes) -> str:
-    import hashlib
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON schemas of the fields of an answer that come from models."""
+        fields, also = self.task.schema(), {name: task.schema() for name, (task, _) in self.also.items()}
+        if also:
+            properties = {name: {"type": "object", "properties": told} for name, told in also.items()}
+            fields["also"] = {"type": "object", "properties": properties}
+        weighed = " + ".join(f"{weight:g} × {name}" for name, weight in self.combine["weights"].items())
+        return fields | ({self.combine["name"]: {"type": "number", "description": weighed}} if weighed else {})
 
-    return hashlib.sha256(data).hexdigest()
+
+class Graph:
+    """A graph whose file is the one the manifest describes.
+
+    Parameters
+    ----------
+    path : of the ONNX file.
+    digest : its SHA-256, in hexadecimal digits.
+    columns : how many of its last outputs are served.
+    """
+
+    def __init__(self, path: Path, digest: str, columns: int) -> None:
+        import hashlib
+
+        import onnxruntime
+
+        graph, self.columns = path.read_bytes(), columns
+        if hashlib.sha256(graph).hexdigest() != digest:
+            raise FieldbookError(f"{path} is not the graph that manifest.json describes: build it again")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # requests share the cores; one must not take them all
+        self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self.inputs = [value.name for value in self.session.get_inputs()]
+
+    def run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """Return the served outputs, (rows, columns), of the matrices of features."""
+        outputs = self.session.run(["outputs"], {name: inputs[name] for name in self.inputs})[0]
+        return outputs[:, -self.columns :].astype(float)
 
 
 def champion_folder() -> Path:
@@ -304,7 +341,7 @@ PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{tit
 def openapi(servable: Servable, one: TypeAdapter) -> dict[str, Any]:
     """Return the OpenAPI 3.1 description of the routes."""
     manifest = servable.manifest
-    text, told = {"type": "string"}, servable.task.schema()
+    text, told = {"type": "string"}, servable.schema()
     answer = {
         "type": "object",
         "properties": {

@@ -21,11 +21,12 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
 from . import FieldbookError
-from .scope import Framing, load
+from .sample import correct_prior, draw, prepare, prior, take_rows
+from .scope import Config, Framing, load
 
 # %% auto #0
-__all__ = ['KEYS', 'tabular', 'Rule', 'RuleRegressor', 'EmbeddingNetwork', 'EmbeddingRegressor', 'build_network', 'build_model',
-           'fit', 'predict', 'read_features', 'main']
+__all__ = ['KEYS', 'tabular', 'Rule', 'RuleRegressor', 'EmbeddingNetwork', 'EmbeddingRegressor', 'build_network',
+           'PriorCorrected', 'build_model', 'fit', 'learn', 'predict', 'read_features', 'main']
 
 # %% ../../notebooks/06_train.ipynb #bded221a
 def tabular(
@@ -354,6 +355,40 @@ def _held_out_loss(network, inputs, events) -> float:
     with torch.no_grad():
         return float(network.loss(inputs, events))
 
+# %% ../../notebooks/06_train.ipynb #7347182b
+class PriorCorrected(ClassifierMixin, BaseEstimator):
+    """A fitted classifier whose probabilities are taken back from the shares it was fitted on to the true ones.
+
+    Parameters
+    ----------
+    estimator : the fitted classifier.
+    fitted_on, true : (classes,) share of each class, as weighed in training, and as it is.
+    """
+
+    def __init__(self, estimator: BaseEstimator, fitted_on: list[float], true: list[float]) -> None:
+        self.estimator, self.fitted_on, self.true = estimator, fitted_on, true
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """The classes of the estimator."""
+        return self.estimator.classes_
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> PriorCorrected:
+        """Fit the estimator again."""
+        self.estimator.fit(X, y)
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """Return (rows, classes) probabilities."""
+        return correct_prior(self.estimator.predict_proba(X), np.array(self.fitted_on), np.array(self.true))
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Return the more probable class, (rows,)."""
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
 # %% ../../notebooks/06_train.ipynb #edf3788c
 def build_model(
     name: str, settings: dict[str, Any], numeric: list[str], categorical: list[str], task: Framing
@@ -399,21 +434,58 @@ def fit(name: str, model: Pipeline, table: pd.DataFrame, names: list[str], task:
     """Fit the model on the labelled rows of a feature table, in the order of time.
 
     Linear algebra runs on one thread, so that sums are added up in one order and the weights come out the same to the
-    bit on one core or many.
+    bit on one core or many. A column `weight` is how much each row counts.
 
     Raises
     ------
     FieldbookError
-        If the estimator refuses a setting; the message names the model.
+        If the estimator refuses a setting, or takes no weights where there are some; the message names the model.
     """
     from threadpoolctl import threadpool_limits
 
     rows = table[table["label"].notna()]
+    weight = {"estimator__sample_weight": rows["weight"].to_numpy()} if "weight" in rows else {}
     try:
         with threadpool_limits(limits=1, user_api="blas"):
-            return _without_threads(model.fit(rows[names], task.targets(rows["label"].to_numpy())))
+            return _without_threads(model.fit(rows[names], task.targets(rows["label"].to_numpy()), **weight))
     except (TypeError, ValueError) as error:  # scikit-learn checks settings here, not when it is built
         raise FieldbookError(f"conf: model.{name}: {' '.join(str(error).split())}") from None
+
+
+def learn(
+    name: str,
+    settings: dict[str, Any],
+    table: pd.DataFrame,
+    numeric: list[str],
+    categorical: list[str],
+    config: Config,
+    task: Framing | None = None,
+) -> Pipeline:
+    """Build the model that a file describes and fit it to the training rows that `sample` and the file ask for.
+
+    Parameters
+    ----------
+    name, settings : of the model.
+    table : training rows, and no others: what is drawn, repeated and weighed is done to them here.
+    numeric, categorical : names of the features.
+    config : `sample` and `seed` count.
+    task : another framing than the configured one.
+    """
+    task = task or config.task
+    asked, others = take_rows(name, settings)
+    model = build_model(name, others, numeric, categorical, task)
+    drawn = draw(table[table["label"].notna()], config.sample, config.seed)
+    rows = prepare(drawn, asked, task.kind, config.seed)
+    fit(name, model, rows, numeric + categorical, task)
+    if asked.resample != "none" or asked.weights != "none":
+        model.steps[-1] = ("estimator", _corrected(model["estimator"], rows, drawn, max(2, len(task.columns))))
+    return model
+
+
+def _corrected(estimator: BaseEstimator, rows: pd.DataFrame, drawn: pd.DataFrame, classes: int) -> PriorCorrected:
+    weights = [part["weight"].to_numpy() if "weight" in part else None for part in (rows, drawn)]
+    shares = [prior(part["label"].to_numpy(), classes, weight) for part, weight in zip((rows, drawn), weights)]
+    return PriorCorrected(estimator, *(share.tolist() for share in shares))
 
 
 def _without_threads(model: Pipeline) -> Pipeline:
@@ -456,9 +528,7 @@ def main(name: str) -> None:
     if name not in config.model:
         raise FieldbookError(f"conf: there is no model {name!r}; there are {', '.join(config.model)}")
     table, numeric, categorical = read_features("train")
-    task = config.task
-    model = build_model(name, config.model[name], numeric, categorical, task)
-    model = fit(name, model, table, numeric + categorical, task)
+    model = learn(name, config.model[name], table, numeric, categorical, config)
     target = Path("data/models") / name / "model.joblib"
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.{os.getpid()}")
