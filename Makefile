@@ -17,6 +17,7 @@ repro: env  ## run the pipeline, from the sources to a built Bento; only what ha
 	@[ -z "$$(find conf/config.yaml conf/model -newer params.yaml 2>&1)" ] || $(BIN)/fieldbook scope
 	@$(BIN)/dvc repro
 	@$(BIN)/fieldbook summary
+	@$(BIN)/fieldbook measure
 
 test: repro  ## run every test: the notebooks' own and those in tests/
 	@$(BIN)/pytest -n auto --dist loadfile

@@ -49,13 +49,26 @@ add_stage("features", "features:main", "what the models see")
 add_stage("quality", "quality:main", "how late labels come, and what labelling functions are worth")
 add_stage_for_each("train", "train:main", "MODEL", "fit a model of conf/model/")
 add_stage_for_each("evaluate", "evaluate:main", "MODEL", "its figures on validation")
+add_stage_for_each("convert", "measure:convert", "MODEL", "a model as an ONNX graph")
+add_stage_for_each("diagnose", "diagnose:main", "MODEL", "slices, fairness, behaviour, explanations")
 add_stage("select", "select:main", "the champion, and why")
 add_stage("track", "select:track", "record the models in MLflow")
 add_stage("backtest", "evaluate:backtest_stage", "the champion's recipe over the year")
 add_stage("combine", "combine:main", "other objectives beside the one that is asked")
 add_stage("package", "package:main", "champion -> ONNX and manifest")
 add_stage("bento", "package:bento", "champion and service -> Bento")
-add_stage_for_each("publish", "workflow:main", "NOTEBOOK", "execute a notebook and make a page of it")
+
+
+@app.command(rich_help_panel=PANEL)
+def publish(notebook: str, model: Annotated[str | None, typer.Argument()] = None) -> None:
+    """Execute a notebook and make a page of it, or one page for MODEL."""
+    _function("workflow:main")(notebook, model)
+
+
+@app.command()
+def measure() -> None:
+    """Time every model on this machine; fail if the champion breaks a limit on latency."""
+    _function("measure:main")()
 
 
 @app.command()

@@ -232,7 +232,9 @@ def main(name: str) -> None:
     replicates.to_parquet(folder / "replicates.parquet", index=False)
     for curve, points in curves(scores).items():
         points.to_csv(folder / f"{curve}.csv", index=False)
-    figures = {"rows": len(scores.label), **intervals(scores, replicates, config.evaluate.confidence)}
+    clusters = int(table.loc[table["label"].notna(), "cluster"].nunique())
+    found = intervals(scores, replicates, config.evaluate.confidence)
+    figures = {"rows": len(scores.label), "clusters": clusters, **found}
     replace(folder / "metrics.json", json.dumps(figures, indent=2) + "\n")
 
 # %% ../../notebooks/07_evaluate.ipynb #95565a78

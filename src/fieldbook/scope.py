@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['Sample', 'AnyFraming', 'Strict', 'Column', 'Table', 'Costs', 'Limit', 'AllRows', 'SimpleSample', 'StratifiedSample',
-           'WeightedSample', 'ReservoirSample', 'ImportanceSample', 'Perturb', 'Rows', 'LabellingFunction', 'Label',
-           'Framing', 'Binary', 'CostTable', 'Multiclass', 'LabelCosts', 'Multilabel', 'UnitCosts', 'Regression',
-           'Stakeholder', 'Requirement', 'Scope', 'Ingest', 'Features', 'Evaluate', 'Combine', 'Package', 'Config',
-           'explain', 'check', 'compose', 'load', 'replace', 'Problem', 'build_problem', 'main']
+__all__ = ['Sample', 'AnyFraming', 'Strict', 'Column', 'Table', 'Costs', 'Limit', 'Condition', 'Fairness', 'Behaviour', 'Least',
+           'Find', 'Explain', 'Diagnose', 'Dimension', 'Select', 'Measure', 'AllRows', 'SimpleSample',
+           'StratifiedSample', 'WeightedSample', 'ReservoirSample', 'ImportanceSample', 'Perturb', 'Rows',
+           'LabellingFunction', 'Label', 'Framing', 'Binary', 'CostTable', 'Multiclass', 'LabelCosts', 'Multilabel',
+           'UnitCosts', 'Regression', 'Stakeholder', 'Requirement', 'Scope', 'Ingest', 'Features', 'Evaluate',
+           'Combine', 'Package', 'Config', 'explain', 'check', 'compose', 'load', 'replace', 'Problem', 'build_problem',
+           'main']
 
 # %% ../../notebooks/01_scope.ipynb #2c3230e0
 class Strict(BaseModel):
@@ -96,6 +98,186 @@ class Limit(Strict):
         if (self.at_least is None) == (self.at_most is None):
             raise ValueError("give exactly one of at_least and at_most")
         return self
+
+# %% ../../notebooks/01_scope.ipynb #950bd695
+class Condition(Strict):
+    """What the values of one column must be for a row to belong; all that is given must hold.
+
+    Attributes
+    ----------
+    one_of : one of these values.
+    at_least, at_most, below : a number's range; the first two include the bound, the third does not.
+    missing : whether the value must be missing (a missing value keeps none of the others).
+    """
+
+    one_of: list[str | float] | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    missing: bool = False
+
+    @model_validator(mode="after")
+    def _something(self) -> Condition:
+        if not (self.model_fields_set and (self.missing or self.model_dump(exclude={"missing"}, exclude_none=True))):
+            raise ValueError("give one_of, at_least, at_most, below or missing: true")
+        return self
+
+
+class Fairness(Limit):
+    """A bound on how differently a model treats groups of rows.
+
+    Attributes
+    ----------
+    metric : the difference (largest less smallest) or ratio (smallest to largest) between groups of a rate, by its name
+        in fairlearn.metrics (binary decisions only), or `mean_cost_difference`, per 1,000 examples, for any framing.
+    column : a feature or a request field.
+    groups : names of groups, and what puts a row into each; every value of the column is one if left out.
+    """
+
+    metric: Literal[
+        "demographic_parity_difference",
+        "demographic_parity_ratio",
+        "equal_opportunity_difference",
+        "equal_opportunity_ratio",
+        "equalized_odds_difference",
+        "equalized_odds_ratio",
+        "mean_cost_difference",
+    ]
+    column: str
+    groups: dict[str, Condition] | None = None
+
+
+class Behaviour(Strict):
+    """A test of what the answer does when fields of the request change.
+
+    Attributes
+    ----------
+    kind : `invariance`, the answer may move by at most `tolerance`; `directional`, it may only rise or fall, but for
+        `tolerance`; `perturbation`, the decision may not flip, nor the answer move by more than `tolerance` if given.
+    field : the field, or fields that change together; a perturbation without one takes every number.
+    by : what is added (directional), added and subtracted (invariance), both in the field's unit and for times in
+        minutes, or the noise's standard deviation, in standard deviations of the field (perturbation).
+    values : an invariance puts each of these; with neither `values` nor `by` it exchanges the values among rows.
+    answer : which way the answer may go.
+    at_least : share of rows that must keep to it.
+    """
+
+    name: str
+    kind: Literal["invariance", "directional", "perturbation"]
+    field: str | list[str] = Field(default_factory=list)
+    by: float | None = None
+    values: list[str | float] | None = None
+    answer: Literal["rise", "fall"] | None = None
+    tolerance: float | None = Field(default=None, ge=0)
+    at_least: float = Field(gt=0, le=1)
+    why: str = ""
+
+    @property
+    def fields(self) -> list[str]:
+        """The fields, as a list."""
+        return [self.field] if isinstance(self.field, str) else self.field
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Behaviour:
+        needs = {"invariance": {"field", "tolerance"}, "directional": {"field", "by", "answer"}, "perturbation": {"by"}}
+        allowed = {"invariance": {"by", "values"}, "directional": {"tolerance"}, "perturbation": {"field", "tolerance"}}
+        given = self.model_fields_set - {"name", "kind", "at_least", "why"}
+        if needs[self.kind] - given:
+            raise ValueError(f"{self.kind} also needs {', '.join(sorted(needs[self.kind] - given))}")
+        if given - needs[self.kind] - allowed[self.kind] or {"by", "values"} <= given:
+            raise ValueError(f"{self.kind} cannot use all of {', '.join(sorted(given))}")
+        return self
+
+
+class Least(Strict):
+    """What a group must hold to be judged: `rows`, and `clusters` they come from, for one bad day proves nothing."""
+
+    rows: int = Field(ge=1)
+    clusters: int = Field(ge=2)
+
+
+class Find(Strict):
+    """How slices are looked for: `bins` of equal count for a number, and at most so many (`most`) brought back."""
+
+    bins: int = Field(ge=2)
+    most: int = Field(ge=1)
+
+
+class Explain(Strict):
+    """How a model is explained.
+
+    Attributes
+    ----------
+    repeats : permutations of each feature.
+    top : features whose partial dependence is drawn, at `points` values each, over `background` rows.
+    answers : single answers that are explained, each with `samples` orders of the features.
+    """
+
+    repeats: int = Field(ge=1)
+    top: int = Field(ge=1)
+    points: int = Field(ge=2)
+    background: int = Field(ge=10)
+    answers: int = Field(ge=0)
+    samples: int = Field(ge=2)
+
+
+class Diagnose(Strict):
+    """What the report on a model looks at, and how closely.
+
+    Attributes
+    ----------
+    rows : at most so many rows, drawn at random, where the model has to answer again and again.
+    least : a group that holds less is not judged.
+    hand_over : shares of the answers, the least certain first, that a person might take over.
+    baselines : models of conf/model/ that each model is compared with, beside a random guess.
+    slices : by name, a condition for each column that matters.
+    """
+
+    rows: int = Field(ge=100)
+    least: Least
+    hand_over: list[float]
+    baselines: list[str]
+    find: Find
+    explain: Explain
+    slices: dict[str, dict[str, Condition]] = {}
+
+# %% ../../notebooks/01_scope.ipynb #be31dc4b
+class Dimension(Strict):
+    """A column of the leaderboard, and the weight, 0 to 10, that it has when the page is opened."""
+
+    name: str
+    figure: str
+    better: Literal["higher", "lower"]
+    weight: int = Field(ge=0, le=10)
+
+
+class Select(Strict):
+    """How the champion is chosen among the models that keep every limit.
+
+    Attributes
+    ----------
+    prefer : `lowest` takes the lowest objective; `simplest` the simplest of those that the data cannot tell from it.
+    interpretability : by model, from 1 (nobody can say why) to 5 (a person can follow it by hand), rated by people.
+    board : the dimensions of the leaderboard, in order.
+    """
+
+    prefer: Literal["lowest", "simplest"]
+    interpretability: dict[str, Literal[1, 2, 3, 4, 5]]
+    board: list[Dimension] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _once(self) -> Select:
+        names = [dimension.name for dimension in self.board]
+        if len(set(names)) < len(names):
+            raise ValueError("board names a dimension more than once")
+        return self
+
+
+class Measure(Strict):
+    """How many rows are timed one by one, and how many times over."""
+
+    rows: int = Field(ge=10)
+    repeats: int = Field(ge=5)
 
 # %% ../../notebooks/01_scope.ipynb #ea4cd194
 class AllRows(Strict):
@@ -214,10 +396,14 @@ class Framing(Strict):
     ----------
     objective : the metric of `evaluate` that decides among the models that keep every limit; lower is better.
     limits : what must hold before a model may serve.
+    fairness : bounds on how differently groups are treated.
+    behave : what the answer may do when a request is changed.
     """
 
     objective: str
     limits: list[Limit] = []
+    fairness: list[Fairness] = []
+    behave: list[Behaviour] = []
 
     @property
     def columns(self) -> list[str]:
@@ -629,10 +815,13 @@ class Config(Strict):
     split: dict[str, date]
     features: Features
     evaluate: Evaluate
+    select: Select
+    diagnose: Diagnose
     package: Package
     combine: Combine
     sample: Sample = AllRows()
     label: Label
+    measure: Measure
     model: dict[str, dict[str, Any]] = Field(min_length=1)
     models: list[str]
 
@@ -792,6 +981,7 @@ def _models(settings: str) -> list[str]:
 
 def _forget_others(models: list[str]) -> None:
     """Remove what models that are no longer asked for have left: DVC forgets their stages, and keeps their outputs."""
-    for folder in (*Path("data/models").glob("*/"), *Path("data/evaluation").glob("*/")):
-        if folder.name not in models:
-            shutil.rmtree(folder)
+    for kind in ("models", "graphs", "evaluation", "diagnosis"):
+        for folder in Path("data", kind).glob("*/"):
+            if folder.name not in models:
+                shutil.rmtree(folder)

@@ -12,99 +12,269 @@ import logging
 import os
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from . import FieldbookError
 from .evaluate import intervals, score
-from .scope import Config, Framing, Limit, load, replace
+from .scope import Config, Framing, Limit, Select, load, replace
 from .train import read_features
 
 # %% auto #0
-__all__ = ['Figures', 'broken', 'choose', 'confirm', 'main', 'open_store', 'digest', 'track', 'mlflow_run', 'lineage']
+__all__ = ['Figures', 'PASSED', 'FAILED', 'UNCLEAR', 'LATER', 'named', 'look_up', 'Verdict', 'judge', 'overall', 'shown',
+           'choose', 'gather', 'limits_of', 'confirm', 'main', 'open_store', 'digest', 'track', 'mlflow_run', 'lineage']
 
 # %% ../../notebooks/08_select.ipynb #79c058d9
-Figures = dict[str, dict[str, float]]
+Figures = dict[str, Any]  # numbers, {value, low, high}, and groups of those
 
 
-def broken(limits: list[Limit], figures: Figures) -> list[str]:
-    """Return a sentence for each limit that the figures cannot show to be kept.
+def named(figures: Figures, prefix: str = "") -> dict[str, dict[str, float]]:
+    """Return value, low and high of every figure, by its dotted name; what is no figure is left out."""
+    found: dict[str, dict[str, float]] = {}
+    for name, part in figures.items():
+        if isinstance(part, dict) and not isinstance(part.get("value"), int | float):
+            found |= named(part, f"{prefix}{name}.")
+        elif isinstance(part, dict | int | float) and not isinstance(part, bool):
+            known = part if isinstance(part, dict) else {"value": part}
+            ends = {end: known["value"] if known.get(end) is None else known[end] for end in ("low", "high")}
+            found[f"{prefix}{name}"] = {"value": known["value"], **ends}
+    return found
+
+
+def look_up(metric: str, figures: Figures) -> dict[str, float]:
+    """Return value, low and high of a figure.
 
     Raises
     ------
     FieldbookError
-        If a limit names a metric that `evaluate` does not compute.
+        If there is no figure of this name; the message lists those there are.
     """
-    found = []
-    for limit in limits:
-        figure = _figure(limit.metric, figures)
-        if limit.at_least is not None and figure["low"] < limit.at_least:
-            found.append(f"{limit.metric} may be as low as {figure['low']:.4g}, and {limit.at_least:g} is asked for")
-        if limit.at_most is not None and figure["high"] > limit.at_most:
-            found.append(
-                f"{limit.metric} may be as high as {figure['high']:.4g}, and {limit.at_most:g} is the most allowed"
-            )
-    return found
+    known = named(figures)
+    if metric not in known:
+        raise FieldbookError(f"conf: there is no figure {metric!r}; there are {', '.join(known)}")
+    return known[metric]
+
+# %% ../../notebooks/08_select.ipynb #6d16aa1c
+PASSED, FAILED, UNCLEAR = "passed", "failed", "not enough data to say"
+LATER = "latency"  # differs from machine to machine, so what starts with it is judged by `measure`, and chooses nobody
 
 
-def _figure(metric: str, figures: Figures) -> dict[str, float]:
-    if not isinstance(figures.get(metric), dict):
-        known = ", ".join(name for name, figure in figures.items() if isinstance(figure, dict))
-        raise FieldbookError(f"conf: scope names the metric {metric!r}; evaluate computes {known}")
-    return figures[metric]
+@dataclass(frozen=True)
+class Verdict:
+    """What a figure says of a limit.
+
+    Attributes
+    ----------
+    limit : the limit.
+    state : whether the whole interval keeps the bound, the whole interval breaks it, or neither.
+    figure : value, low and high.
+    more_rows : where neither, about how many more rows would tell; None if no number would, or none is known.
+    sentence : the same for a person.
+    """
+
+    limit: Limit
+    state: Literal["passed", "failed", "not enough data to say"]
+    figure: dict[str, float]
+    more_rows: int | None
+    sentence: str
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The verdict, ready for JSON; figure and rows stand in the sentence."""
+        return {"metric": self.limit.metric, "state": self.state, "sentence": self.sentence}
+
+
+def judge(limit: Limit, figures: Figures) -> Verdict:
+    """Hold a figure's interval against a limit.
+
+    Parameters
+    ----------
+    limit : the limit.
+    figures : of one model; `rows`, and `clusters` if there, say on how many the intervals rest.
+
+    Raises
+    ------
+    FieldbookError
+        If the limit names a figure that is not there.
+    """
+    if limit.metric in figures.get("too_few", []):
+        told = f"{limit.metric} rests on too few rows to be judged: not enough data to say"
+        return Verdict(limit, UNCLEAR, {}, None, told)
+    figure = look_up(limit.metric, figures)
+    low, value, high = (figure[end] - _bound(limit) for end in ("low", "value", "high"))  # above 0 or below?
+    worst, value, best = (low, value, high) if limit.at_least is not None else (-high, -value, -low)
+    if not np.isfinite([worst, value, best]).all():
+        return Verdict(limit, UNCLEAR, figure, None, f"{_told(limit, figure)}: {UNCLEAR}")
+    state = PASSED if worst >= 0 else FAILED if best < 0 else UNCLEAR
+    if state != UNCLEAR:
+        return Verdict(limit, state, figure, None, f"{_told(limit, figure)}: {state}")
+    more = _times(worst, value, best) - 1
+    rows = _two_digits(more * figures["rows"]) if "rows" in figures and np.isfinite(more) else None
+    ending = _ending(value, more, rows, figures.get("clusters"))
+    return Verdict(limit, state, figure, rows, f"{_told(limit, figure)}: {state}; {ending}")
+
+
+def overall(states: list[str]) -> str:
+    """Return the state of a model with these verdicts: failed if one is, else unclear if one is, else passed."""
+    return next((state for state in (FAILED, UNCLEAR) if state in states), PASSED)
+
+
+def _bound(limit: Limit) -> float:
+    return limit.at_most if limit.at_least is None else limit.at_least
+
+
+def _times(worst: float, value: float, best: float) -> float:
+    """Return how many times the data it takes until the interval, all relative to the bound, is clear of it."""
+    doubt = value - worst if value >= 0 else best - value
+    return (doubt / value) ** 2 if value else np.inf
+
+
+def _two_digits(number: float) -> int:
+    return max(int(float(f"{number:.2g}")), 1)
+
+
+def _told(limit: Limit, figure: dict[str, float]) -> str:
+    exact = figure["low"] == figure["high"] == figure["value"]
+    interval = "" if exact else f" [{shown(figure['low'], 4)}, {shown(figure['high'], 4)}]"
+    asked = "at most" if limit.at_least is None else "at least"
+    return f"{limit.metric} is {shown(figure['value'], 4)}{interval}, and {asked} {_bound(limit):,g} is asked for"
+
+
+def shown(number: float, digits: int = 3) -> str:
+    """Return a number as a person reads it: with commas, or with a few digits that matter."""
+    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.{digits}g}"
+
+
+def _ending(value: float, more: float, rows: int | None, clusters: int | None) -> str:
+    if not np.isfinite(more):
+        return "it stands on the bound, and no number of rows would tell"
+    size = f"some {rows:,} more rows" if rows else f"some {more:.2g} times as much data more"
+    size += f" ({_two_digits(more * clusters):,} more clusters)" if clusters else ""
+    return (
+        f"{size} would show that it keeps it" if value > 0 else f"it fails as a point; {size} would make that certain"
+    )
 
 # %% ../../notebooks/08_select.ipynb #4748ed78
 def choose(
-    task: Framing, figures: dict[str, Figures], replicates: dict[str, pd.DataFrame], confidence: float
+    task: Framing, settings: Select, figures: dict[str, Figures], replicates: dict[str, pd.DataFrame], confidence: float
 ) -> dict[str, Any]:
     """Return the leaderboard, the champion, the challenger and why.
 
     Parameters
     ----------
-    task : the framing, with objective and limits.
-    figures : value, low and high of each metric, by model.
+    task : the framing, with objective and limits; limits on latency are left to `measure`.
+    settings : whether the lowest or the simplest is preferred where the data cannot tell.
+    figures : of each model.
     replicates : bootstrap replicates by model, paired by row.
-    confidence : of the interval of the difference.
+    confidence : of the interval of a difference.
 
     Raises
     ------
     FieldbookError
-        If no model keeps every limit; the message says which limits stand in the way.
+        If no model passes every limit; the message says for each which limit stands in the way.
     """
-    faults = {name: broken(task.limits, found) for name, found in figures.items()}
-    value = {name: _figure(task.objective, found)["value"] for name, found in figures.items()}
-    ranked = sorted(figures, key=lambda name: (bool(faults[name]), value[name], name))
-    passed = [name for name in ranked if not faults[name]]
+    limits = limits_of(task)
+    verdicts = {name: [judge(limit, found) for limit in limits] for name, found in figures.items()}
+    unmet = {name: [verdict for verdict in found if verdict.state != PASSED] for name, found in verdicts.items()}
+    value = {name: look_up(task.objective, found)["value"] for name, found in figures.items()}
+    ranked = sorted(figures, key=lambda name: (bool(unmet[name]), value[name], name))
+    passed = [name for name in ranked if not unmet[name]]
     if not passed:
-        told = "; ".join(f"{name}: {faults[name][0]}" for name in ranked)
-        raise FieldbookError(f"no model keeps every limit of the scope ({told}); see scope.framings in conf/problem/")
-    challenger = passed[1] if len(passed) > 1 else None
+        told = "; ".join(f"{name}: {unmet[name][0].sentence}" for name in ranked)
+        raise FieldbookError(f"no model passes every limit of the scope ({told}); see scope.framings in conf/problem/")
+    lead = {name: _lead(task.objective, passed[0], name, replicates, confidence) for name in passed[1:]}
+    alike = [passed[0], *(name for name, (_, low, _) in lead.items() if low <= 0)]
+    simplest = min(alike, key=lambda name: _complexity(figures[name]))
+    champion = simplest if settings.prefer == "simplest" else passed[0]
     return {
         "objective": task.objective,
-        "champion": passed[0],
-        "challenger": challenger,
-        "why": _why(task, passed[0], challenger, replicates, confidence),
-        "models": [
-            {"model": name, "passed": not faults[name], "broken": faults[name], **figures[name]} for name in ranked
-        ],
+        "champion": champion,
+        "challenger": next((name for name in passed if name != champion), None),
+        "why": _why(task.objective, champion, passed, lead, confidence),
+        "dimensions": [dimension.model_dump() for dimension in settings.board],  # for `leaderboard`
+        "models": [_row(name, verdicts[name], figures[name]) for name in ranked],
+    }
+
+
+def _lead(
+    objective: str, best: str, other: str, replicates: dict[str, pd.DataFrame], confidence: float
+) -> tuple[float, float, float]:
+    """Return by how much `best` is lower than `other`: the mean over paired replicates, and its interval."""
+    lead = replicates[other][objective] - replicates[best][objective]
+    low, high = np.quantile(lead, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(lead.mean()), float(low), float(high)
+
+
+def _complexity(figures: Figures) -> tuple[float, float]:
+    """Return what sorts models from the simplest on: as people rated them, then by size; what is unknown comes last."""
+    known = named(figures)
+    rating, size = (known.get(name, {"value": None})["value"] for name in ("interpretability", "size_kib"))
+    return -(rating or 0), np.inf if size is None else size
+
+
+def _row(name: str, verdicts: list[Verdict], figures: Figures) -> dict[str, Any]:
+    states = [verdict.state for verdict in verdicts]
+    return {
+        "model": name,
+        "passed": set(states) <= {PASSED},
+        "state": overall(states),
+        "broken": [verdict.sentence for verdict in verdicts if verdict.state != PASSED],
+        "verdicts": [verdict.record for verdict in verdicts],
+        **figures,
     }
 
 
 def _why(
-    task: Framing, champion: str, challenger: str | None, replicates: dict[str, pd.DataFrame], confidence: float
+    objective: str, champion: str, passed: list[str], lead: dict[str, tuple[float, float, float]], confidence: float
 ) -> str:
-    if challenger is None:
+    if not lead:
         return f"{champion} is the only model that keeps every limit"
-    gain = replicates[challenger][task.objective] - replicates[champion][task.objective]
-    low, high = np.quantile(gain, [(1 - confidence) / 2, (1 + confidence) / 2])
-    clear = "clearly" if low > 0 else "not clearly"
-    return (
-        f"{champion} keeps every limit and has the lowest {task.objective}, {clear} lower than {challenger}: "
-        f"by {gain.mean():,.0f} ({confidence:.0%} interval {low:,.0f} to {high:,.0f})"
-    )
+    best, other = passed[0], champion if champion != passed[0] else passed[1]
+    mean, low, high = lead[other]
+    by = f"by {shown(mean)} ({confidence:.0%} interval {shown(low)} to {shown(high)})"
+    lowest = f"{best} keeps every limit and has the lowest {objective}, {'clearly' if low > 0 else 'not clearly'} lower"
+    if champion == best:
+        return f"{lowest} than {other}: {by}"
+    return f"{lowest} than {champion}, {by}; {champion} is simpler, and chosen (select.prefer)"
+
+# %% ../../notebooks/08_select.ipynb #a2b01bb3
+def gather(name: str, settings: Select, data: Path = Path("data")) -> Figures:
+    """Return all figures of a model: its metrics, and what other stages, as far as they are there, put beside them."""
+    figures = json.loads((data / "evaluation" / name / "metrics.json").read_text())
+    graph, report = data / "graphs" / name / "model.onnx", data / "diagnosis" / name / "report.json"
+    if graph.exists():
+        figures["size_kib"] = round(graph.stat().st_size / 1024, 1)
+    if name in settings.interpretability:
+        figures["interpretability"] = settings.interpretability[name]
+    return figures | (_diagnosed(json.loads(report.read_text())) if report.exists() else {})
+
+
+def _diagnosed(report: dict[str, Any]) -> Figures:
+    """Return the figures of a diagnosis that limits may name; `too_few` lists those that rest on too few rows."""
+    groups = {
+        "fairness": {f"{row['metric']} by {row['column']}": row["figure"] for row in report["fairness"]},
+        "slice": {row["slice"]: row["loss"] for row in report["slices"]["given"]},
+        "behave": {row["name"]: row["share"] for row in report["behave"]},
+    }
+    short = lambda figure: figure is None or figure["value"] is None
+    too_few = [f"{group}.{name}" for group, found in groups.items() for name, figure in found.items() if short(figure)]
+    kept = {group: {k: v for k, v in found.items() if not short(v)} for group, found in groups.items()}
+    gaps = [figure for name, figure in kept["fairness"].items() if "difference" in name]
+    return {**kept, "too_few": too_few} | ({"fairness": {**kept["fairness"], "gap": gaps[0]}} if gaps else {})
+
+
+def limits_of(task: Framing) -> list[Limit]:
+    """Return every limit of a framing that can be judged now: its own, those on fairness, and those on behaviour."""
+    fair = [
+        Limit(metric=f"fairness.{one.metric} by {one.column}", at_least=one.at_least, at_most=one.at_most, why=one.why)
+        for one in task.fairness
+    ]
+    tests = [Limit(metric=f"behave.{test.name}", at_least=test.at_least, why=test.why) for test in task.behave]
+    return [limit for limit in (*task.limits, *fair, *tests) if not limit.metric.startswith(LATER)]
 
 # %% ../../notebooks/08_select.ipynb #c9510ed0
 def confirm(name: str, config: Config, model: Any) -> dict[str, Any]:
@@ -121,12 +291,12 @@ def main() -> None:
 
     config = load()
     folder = Path("data/evaluation")
-    figures = {name: json.loads((folder / name / "metrics.json").read_text()) for name in config.models}
+    figures = {name: gather(name, config.select) for name in config.models}
     replicates = {name: pd.read_parquet(folder / name / "replicates.parquet") for name in config.models}
-    chosen = choose(config.task, figures, replicates, config.evaluate.confidence)
+    chosen = choose(config.task, config.select, figures, replicates, config.evaluate.confidence)
     source = Path("data/models") / chosen["champion"] / "model.joblib"
     choice = confirm(chosen["champion"], config, joblib.load(source))
-    choice["validation"] = figures[chosen["champion"]]
+    choice["validation"] = json.loads((folder / chosen["champion"] / "metrics.json").read_text())
     target = Path("data/selection")
     (target / "champion").mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target / "champion" / "model.joblib")

@@ -19,8 +19,8 @@ from typing import Any
 from . import FieldbookError
 
 # %% auto #0
-__all__ = ['TEMPLATE', 'STYLE', 'PAGE', 'SHOWN', 'NARROW', 'TOLERANCE', 'scrub', 'Outside', 'to_page', 'publish', 'main',
-           'summary', 'show', 'distance', 'verify']
+__all__ = ['TEMPLATE', 'STYLE', 'PAGE', 'SHOWN', 'NARROW', 'TOLERANCE', 'scrub', 'Outside', 'to_page', 'publish', 'only_report',
+           'main', 'summary', 'show', 'distance', 'verify']
 
 # %% ../../notebooks/00_workflow.ipynb #68d8e148
 def scrub(notebook: Any) -> Any:
@@ -96,13 +96,14 @@ def to_page(notebook: Any, title: str) -> str:
     return page
 
 # %% ../../notebooks/00_workflow.ipynb #09a64813
-def publish(source: Path, target: Path) -> None:
+def publish(source: Path, target: Path, model: str | None = None) -> None:
     """Execute a notebook on the outputs of the pipeline; write it as a notebook and as a page.
 
     Parameters
     ----------
     source : the notebook; it runs in its own folder and finds the project at its parameter `root`.
     target : folder for `NAME.ipynb` and `NAME.html`.
+    model : if given, the notebook's parameter `model` and the NAME; only what is tagged `report` is then published.
 
     Raises
     ------
@@ -130,7 +131,7 @@ def publish(source: Path, target: Path) -> None:
             papermill.execute_notebook(
                 str(source),
                 str(executed),
-                parameters={"root": os.path.relpath(".", source.parent)},
+                parameters={"root": os.path.relpath(".", source.parent), **({"model": model} if model else {})},
                 cwd=str(source.parent),
                 progress_bar=False,
                 extra_arguments=["--IPKernelApp.log_level=ERROR"],
@@ -143,15 +144,26 @@ def publish(source: Path, target: Path) -> None:
                 f"{source}: cell {error.exec_count} fails with {error.ename}: {error.evalue}; see {kept}"
             ) from None
         notebook = scrub(nbformat.read(executed, as_version=4))
+    if model:
+        notebook.cells = only_report(notebook.cells, f"# {model}")
+    name = model or source.stem
     target.mkdir(parents=True, exist_ok=True)
     heading = next(line for cell in notebook.cells for line in cell.source.splitlines() if line.startswith("# "))
-    (target / f"{source.stem}.html").write_text(to_page(notebook, heading.removeprefix("# ")))
-    (target / source.name).write_text(nbformat.writes(notebook) + "\n")
+    (target / f"{name}.html").write_text(to_page(notebook, heading.removeprefix("# ")))
+    (target / f"{name}.ipynb").write_text(nbformat.writes(notebook) + "\n")
 
 
-def main(name: str) -> None:
-    """Stage `report@NAME`: a notebook and the stages' outputs -> data/reports/."""
-    publish(Path("notebooks") / f"{name}.ipynb", Path("data/reports"))
+def only_report(cells: list[Any], heading: str) -> list[Any]:
+    """Return a heading and the cells tagged `report`: the page of one model needs no source and no tests."""
+    import nbformat
+
+    first = nbformat.v4.new_markdown_cell(heading, id="heading")
+    return [first, *(cell for cell in cells if "report" in cell.metadata.get("tags", []))]
+
+
+def main(name: str, model: str | None = None) -> None:
+    """Stage `report@NAME`: a notebook and the stages' outputs -> data/reports/, of one model data/reports/models/."""
+    publish(Path("notebooks") / f"{name}.ipynb", Path("data/reports") / ("models" if model else ""), model)
 
 # %% ../../notebooks/00_workflow.ipynb #cfe26078
 def summary(project: Path = Path(".")) -> None:
@@ -181,7 +193,7 @@ def summary(project: Path = Path(".")) -> None:
         table.add_row(
             row["model"],
             *(show(row[name]).replace(" [", "\n[", 1) for name in narrow),
-            "kept" if row["passed"] else "broken",
+            "kept" if row["passed"] else row["state"],
             style=style,
         )
     console.print(table)
@@ -276,7 +288,9 @@ def _outputs(lock: bytes, settings: bytes) -> dict[str, str]:
     models = (yaml.safe_load(settings) or {}).get("models", [])
     stages = (yaml.safe_load(lock) or {}).get("stages", {}).items()
     gone = {
-        name for name, _ in stages if name.startswith(("train@", "evaluate@")) and name.partition("@")[2] not in models
+        name
+        for name, _ in stages
+        if "@" in name and not name.startswith("report@") and name.partition("@")[2] not in models
     }
     return {out["path"]: out["md5"] for name, stage in stages if name not in gone for out in stage.get("outs", [])}
 

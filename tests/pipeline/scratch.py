@@ -30,7 +30,8 @@ CHEAPER = {
 }
 MODELS = ["boosting", "heuristic", "logistic"]
 COMPUTED = ["ingest", "label", "split", "features", *(f"train@{name}" for name in MODELS)]
-COMPUTED += [*(f"evaluate@{name}" for name in MODELS), "select", "track", "package", "bento"]
+COMPUTED += [f"{stage}@{name}" for stage in ("evaluate", "convert") for name in MODELS]
+COMPUTED += ["select", "track", "package", "bento"]
 
 Run = subprocess.CompletedProcess[str]
 

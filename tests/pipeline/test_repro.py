@@ -42,7 +42,14 @@ def test_nothing_changed_and_nothing_runs(base: Project, project: Project) -> No
 
 
 def test_an_edit_of_a_losing_model_runs_that_model_and_the_choice(edited: tuple[Project, Run]) -> None:
-    assert sorted(ran(edited[1])) == ["evaluate@heuristic", "scope", "select", "track", "train@heuristic"]
+    assert sorted(ran(edited[1])) == [
+        "convert@heuristic",
+        "evaluate@heuristic",
+        "scope",
+        "select",
+        "track",
+        "train@heuristic",
+    ]
 
 
 def test_a_new_model_is_a_new_run_in_mlflow(base: Project, edited: tuple[Project, Run]) -> None:
@@ -116,7 +123,7 @@ def test_a_new_file_is_a_new_model(base: Project, project: Project) -> None:
     assert len(told(stopped)) == 1 and "run `dvc repro` once more" in told(stopped)[0]
 
     done = project.do("dvc", "repro", "select")
-    assert sorted(set(ran(done)) - {"scope"}) == ["evaluate@extra", "select", "train@extra"]
+    assert sorted(set(ran(done)) - {"scope"}) == ["convert@extra", "evaluate@extra", "select", "train@extra"]
     assert project.figure("extra") != base.figure("logistic")
     board = project.read("data/selection/leaderboard.json")["models"]
     assert sorted(row["model"] for row in board) == sorted([*MODELS, "extra"])
@@ -149,14 +156,14 @@ def test_composing_first_makes_one_repro_enough(shrunk: tuple[Project, Run]) -> 
 
 def test_what_a_deleted_model_left_is_gone(shrunk: tuple[Project, Run]) -> None:
     """Else `select` depends on files that a fresh clone does not have, and dvc.lock is another one there."""
-    for folder in ("data/models", "data/evaluation"):
+    for folder in ("data/models", "data/graphs", "data/evaluation"):
         left = sorted(path.name for path in (shrunk[0].path / folder).iterdir() if path.is_dir())
         assert left == ["boosting", "logistic"]
 
 
 def test_verify_does_not_ask_for_what_a_deleted_model_left(shrunk: tuple[Project, Run]) -> None:
     project = shrunk[0]
-    for folder in ("data/models", "data/evaluation"):  # what a fresh clone does not get
+    for folder in ("data/models", "data/graphs", "data/evaluation"):  # what a fresh clone does not get
         shutil.rmtree(project.path / folder / "heuristic", ignore_errors=True)
     done = project.run("python3", "src", "verify")
     assert told(done) == []
