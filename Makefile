@@ -8,7 +8,7 @@ PORT ?= 3000
 export BENTOML_DO_NOT_TRACK := True
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help repro test lab serve container export runs lint lock clean env
+.PHONY: help repro test lab tune serve container export runs lint lock clean env
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,11 @@ lab: env  ## edit the notebooks in JupyterLab
 export: env  ## notebooks -> modules; strips outputs
 	@grep -lsE '"outputs": \[$$|"execution_count": [0-9]' notebooks/*.ipynb notebooks/*/*.ipynb | xargs -r $(BIN)/nbstripout --keep-id
 	@$(BIN)/nbdev-export
+
+tune: env  ## search hyper-parameters, as in `make tune MODEL=boosting TRIALS=30 JOBS=2`; goes on where it was stopped
+	@$(BIN)/dvc repro -q features
+	@$(BIN)/fieldbook tune $(or $(MODEL),$(error say which model, as in: make tune MODEL=boosting)) \
+	  $(addprefix --trials=,$(TRIALS)) $(addprefix --jobs=,$(JOBS)) $(addprefix --name=,$(NAME)) $(if $(FORCE),--force)
 
 serve: env  ## start the built Bento on http://localhost:3000 (PORT=... for another)
 	@[ -d data/bento ] || $(MAKE) repro

@@ -47,6 +47,9 @@ add_stage("label", "label:main", "one row per prediction")
 add_stage("split", "split:main", "training, validation, test, production")
 add_stage("features", "features:main", "what the models see")
 add_stage("quality", "quality:main", "how late labels come, and what labelling functions are worth")
+add_stage("leakage", "leakage:main", "nothing gives the target away")
+add_stage("missing", "missing:main", "why values are missing")
+add_stage("leakage", "leakage:main", "nothing gives the target away")
 add_stage_for_each("train", "train:main", "MODEL", "fit a model of conf/model/")
 add_stage_for_each("evaluate", "evaluate:main", "MODEL", "its figures on validation")
 add_stage_for_each("convert", "measure:convert", "MODEL", "a model as an ONNX graph")
@@ -55,6 +58,7 @@ add_stage("select", "select:main", "the champion, and why")
 add_stage("track", "select:track", "record the models in MLflow")
 add_stage("backtest", "evaluate:backtest_stage", "the champion's recipe over the year")
 add_stage("combine", "combine:main", "other objectives beside the one that is asked")
+add_stage("audit", "audit:main", "what each feature is worth")
 add_stage("package", "package:main", "champion -> ONNX and manifest")
 add_stage("bento", "package:bento", "champion and service -> Bento")
 
@@ -81,6 +85,18 @@ def summary() -> None:
 def verify(revision: Annotated[str, typer.Argument(help="the commit to compare with")] = "HEAD") -> None:
     """Compare the outputs of a run with the committed ones: equal, within tolerance, or different."""
     raise typer.Exit(0 if _function("workflow:verify")(revision) else 1)
+
+
+@app.command()
+def tune(
+    model: Annotated[str, typer.Argument(help="a model of conf/model/ with a space in conf/tune/")],
+    trials: Annotated[int | None, typer.Option(min=1, help="as many in all, those done before included")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="processes; one a core if not given")] = None,
+    name: Annotated[str | None, typer.Option(help="of the model file; MODEL_tuned if not given")] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace a model file that says something else")] = False,
+) -> None:
+    """Search the hyper-parameters of a model; start again after any interruption, and it goes on."""
+    _function("tune:main")(model, trials, jobs, name, force)
 
 
 @app.command()

@@ -326,7 +326,7 @@ def _explained(case: Case, part: Case, few: Case, config: Config) -> list[dict[s
 
 # %% ../../notebooks/07e_diagnose.ipynb #c8a06ddb
 def read_case(name: str, config: Config, folder: Path = Path("data")) -> tuple[Case, dict[str, np.ndarray]]:
-    """Return a model on the validation split, and the outputs there of a random guess and of the baselines."""
+    """Return a model on the validation split, and the outputs there of a random guess."""
     table, numeric, categorical = read_features("validation", folder / "features")
     table, names = table[table["label"].notna()].set_index("example_id"), numeric + categorical
     fields = list(config.features.request)
@@ -343,9 +343,6 @@ def read_case(name: str, config: Config, folder: Path = Path("data")) -> tuple[C
     )
     past = pd.read_parquet(folder / "features/features.parquet", columns=["label"], filters=[("split", "==", "train")])
     rivals = {"random guess": guess(past["label"].to_numpy(), len(table), case.task, config.seed)}
-    for other in config.diagnose.baselines:
-        if other != name and other in config.models:
-            rivals[other] = _predictor(other, names, config.task, folder)(case.features)
     return case, rivals
 
 

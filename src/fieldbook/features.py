@@ -5,6 +5,7 @@
 # %% ../../notebooks/05_features.ipynb #35bcbac0
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import FieldbookError
-from .scope import Column, Features, Problem, build_problem, load
+from .scope import Column, Cycle, Derived, Features, Hash, Problem, build_problem, load
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['trailing_mean', 'last_known', 'as_of_join', 'arrays', 'frame_arrays', 'records', 'kinds', 'matrices', 'build', 'main']
+__all__ = ['trailing_mean', 'last_known', 'as_of_join', 'arrays', 'frame_arrays', 'records', 'hashed', 'crossed', 'cycle',
+           'derive', 'compute', 'kinds', 'matrices', 'usable', 'build', 'main']
 
 # %% ../../notebooks/05_features.ipynb #f212397f
 _SPAN = 1 << 36  # seconds; more than two thousand years, so that keys never overlap
@@ -132,6 +134,79 @@ def records(frame: pd.DataFrame, request: Mapping[str, Column]) -> list[dict[str
         columns[name] = values.astype(object).where(values.notna(), None)
     return [dict(zip(columns, row)) for row in zip(*columns.values())]
 
+# %% ../../notebooks/05_features.ipynb #a6f1ec59
+def hashed(values: np.ndarray, buckets: int, salt: str = "") -> np.ndarray:
+    """Return the bucket of each string, "0", "1" ..., the same in every process and on every machine.
+
+    Parameters
+    ----------
+    values : (rows,) strings; an empty one is a missing one, and stays empty.
+    buckets : how many there are.
+    salt : two columns with different salts collide in different places.
+    """
+    bucket = {value: _bucket(f"{salt}\0{value}", buckets) if value else "" for value in set(values.tolist())}
+    return np.array([bucket[value] for value in values.tolist()], dtype=object)
+
+
+def _bucket(text: str, buckets: int) -> str:
+    return str(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") % buckets)
+
+# %% ../../notebooks/05_features.ipynb #695bc4ff
+def crossed(*values: np.ndarray) -> np.ndarray:
+    """Return categories, each (rows,), joined to one; where one of them is missing (empty), so is the cross."""
+    columns = [np.asarray(column, dtype=object) for column in values]
+    joined = columns[0]
+    for column in columns[1:]:
+        joined = joined + "|" + column
+    return np.where(np.logical_and.reduce([column != "" for column in columns]), joined, "").astype(object)
+
+
+def cycle(values: np.ndarray, period: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return sine and cosine, each (rows,) float32, of where in its period each number is; NaN stays NaN."""
+    angle = 2 * np.pi * np.asarray(values, dtype=np.float64) / period
+    return np.sin(angle).astype(np.float32), np.cos(angle).astype(np.float32)
+
+# %% ../../notebooks/05_features.ipynb #9c36a031
+def derive(columns: Mapping[str, np.ndarray], rules: Mapping[str, Derived]) -> dict[str, np.ndarray]:
+    """Return the columns, each (rows,), and after them those that the rules make of them.
+
+    Raises
+    ------
+    FieldbookError
+        If a rule takes a column that there is not, or one of the wrong kind, or would replace one.
+    """
+    columns = dict(columns)
+    for name, rule in rules.items():
+        made = _derived(name, rule, columns)
+        there = sorted(made.keys() & columns.keys())
+        if there:
+            raise FieldbookError(f"conf: features.derive.{name} makes {there[0]}, which there is already: rename it")
+        columns |= made
+    return columns
+
+
+def _derived(name: str, rule: Derived, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    if isinstance(rule, Cycle):
+        sin, cos = cycle(_taken(name, rule.cycle, columns, number=True), rule.period)
+        return {f"{name}_sin": sin, f"{name}_cos": cos}
+    sources = [rule.hash] if isinstance(rule, Hash) else rule.cross
+    values = crossed(*(_taken(name, source, columns, number=False) for source in sources))
+    return {name: values if rule.buckets is None else hashed(values, rule.buckets, salt=name)}
+
+
+def _taken(name: str, source: str, columns: Mapping[str, np.ndarray], number: bool) -> np.ndarray:
+    if source not in columns:
+        raise FieldbookError(f"conf: features.derive.{name} takes {source!r}; there are {', '.join(columns)}")
+    if (columns[source].dtype.kind == "f") != number:
+        kind, other = ("number", "string") if number else ("string", "number")
+        raise FieldbookError(f"conf: features.derive.{name} takes a {kind}, and {source!r} is a {other}")
+    return columns[source]
+
+
+def compute(problem: Problem, request: dict[str, np.ndarray], rules: Mapping[str, Derived]) -> dict[str, np.ndarray]:
+    """Return every feature column, each (rows,), of request fields, each (rows,): the problem's, then the derived."""
+    return derive(problem.columns(request), rules)
+
 # %% ../../notebooks/05_features.ipynb #ab7807d7
 def kinds(columns: Mapping[str, np.ndarray], features: Features) -> tuple[list[str], list[str]]:
     """Return the names of the numeric and of the categorical features, in the order of the groups.
@@ -160,12 +235,36 @@ def matrices(columns: Mapping[str, np.ndarray], numeric: list[str], categorical:
         inputs["categorical"] = np.stack([columns[name] for name in categorical], axis=1).astype(object, copy=False)
     return inputs
 
+# %% ../../notebooks/05_features.ipynb #a0030a8f
+def usable(table: pd.DataFrame, among: Sequence[int], most_values: int | None = None) -> list[int]:
+    """Return the positions, among those given, of columns with more than one value; missing counts as a value.
+
+    Parameters
+    ----------
+    table : what is fitted on.
+    among : positions of columns.
+    most_values : a column may have so many values at most; any number if left out.
+
+    Raises
+    ------
+    FieldbookError
+        If a column has more values.
+    """
+    values = {i: table.iloc[:, i].nunique(dropna=False) for i in among}
+    for i, count in values.items():
+        if most_values is not None and count > most_values:
+            raise FieldbookError(
+                f"{table.columns[i]} has {count:,} values in training, and a column for each is too many (at most "
+                f"{most_values:,}): hash it with features.derive, or set the model's categories to ordinal"
+            )
+    return [i for i in among if values[i] > 1]
+
 # %% ../../notebooks/05_features.ipynb #b4875007
 def build(problem: Problem, requests: pd.DataFrame, features: Features) -> pd.DataFrame:
     """Return the feature columns of a table of requests, numeric ones first."""
     import pandas as pd
 
-    columns = problem.columns(frame_arrays(requests, features.request))
+    columns = compute(problem, frame_arrays(requests, features.request), features.derive)
     numeric, categorical = kinds(columns, features)
     return pd.DataFrame(
         {

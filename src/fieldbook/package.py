@@ -5,6 +5,7 @@
 # %% ../../notebooks/09_package.ipynb #b4ee0c39
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -20,10 +21,11 @@ import pandas as pd
 from onnx import ModelProto, TensorProto, compose, helper, numpy_helper, parser
 from sklearn.base import BaseEstimator
 from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import Pipeline
 
-from . import FieldbookError
+from . import FieldbookError, card
 from .features import matrices, records
 from .scope import Config, Framing, load, replace
 from .select import digest
@@ -33,6 +35,8 @@ from fieldbook.train import (
     PriorCorrected,
     Rule,
     RuleRegressor,
+    Stack,
+    parts,
     predict,
     read_features,
 )
@@ -144,6 +148,11 @@ def _(estimator: EmbeddingNetwork | EmbeddingRegressor, columns: int) -> ModelPr
     )
     return _without_traces(program.model_proto)
 
+# %% ../../notebooks/09_package.ipynb #08e5a004
+@graph.register
+def _(estimator: Stack, columns: int) -> ModelProto:
+    return _tail(estimator.stack_, columns)
+
 # %% ../../notebooks/09_package.ipynb #b8b6700c
 def _parse(text: str, **constants: Any) -> ModelProto:
     model = parser.parse_model(f'<ir_version: {IR}, opset_import: ["": {OPSET}]>\n{text}')
@@ -216,6 +225,7 @@ def to_graph(model: Pipeline, numeric: int, categorical: int) -> ModelProto:
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 
+    model = _split_at_float32(model)
     taken = [
         ("numeric", FloatTensorType([None, numeric]), numeric),
         ("categorical", StringTensorType([None, categorical]), categorical),
@@ -225,6 +235,21 @@ def to_graph(model: Pipeline, numeric: int, categorical: int) -> ModelProto:
     tail = _tail(model["estimator"], head.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
     head = compose.add_prefix(head, "columns/", rename_inputs=False)
     return _tidy(compose.merge_models(head, tail, io_map=[(head.graph.output[0].name, "X")]))
+
+
+def _split_at_float32(model: Pipeline) -> Pipeline:
+    """Return a copy whose boosted trees split at float32 numbers, as those of a graph do.
+
+    Features are float32, so a threshold rounded down says the same of them all. skl2onnx rounds to the nearest, and a
+    threshold just below a feature's value would end up at it, with the value on the other side.
+    """
+    model = copy.deepcopy(model)
+    for part in parts(model):
+        if isinstance(part, TreePredictor):
+            exact = part.nodes["num_threshold"]
+            near = exact.astype(np.float32)
+            part.nodes["num_threshold"] = np.where(near > exact, np.nextafter(near, np.float32(-np.inf)), near)
+    return model
 
 
 def _tidy(model: ModelProto) -> ModelProto:
@@ -346,7 +371,11 @@ def manifest(
         "combine": {"name": config.combine.name, "weights": config.combine.weights},
         "problem": config.problem,
         "request": {name: column.model_dump() for name, column in config.features.request.items()},
-        "features": {"numeric": numeric, "categorical": categories},
+        "features": {
+            "derive": {name: rule.model_dump() for name, rule in config.features.derive.items()},
+            "numeric": numeric,
+            "categorical": categories,
+        },
         "metrics": {"validation": choice["validation"], "test": choice["test"]},
         "parity": {"largest_difference": float(f"{largest:.1g}"), "allowed": config.package.parity_tolerance},
         "lineage": origin,
@@ -355,7 +384,7 @@ def manifest(
 
 # %% ../../notebooks/09_package.ipynb #0de73ef0
 def main() -> None:
-    """Stage `package`: data/selection/champion -> data/champion/{model.onnx, manifest.json}."""
+    """Stage `package`: data/selection/champion -> data/champion/{model.onnx, manifest.json, card.md, card.html}."""
     import joblib
 
     config, source = load(), Path("data/selection/champion")
@@ -378,6 +407,9 @@ def main() -> None:
     samples = _samples(config, model, held, numeric + categorical)
     told = manifest(config, choice, also, numeric, categories, samples, origin, largest)
     replace(target / "manifest.json", json.dumps(told, indent=2) + "\n")
+    written = card.markdown(config, told, choice, json.loads((source / "diagnosis.json").read_text()))
+    replace(target / "card.md", written)
+    replace(target / "card.html", card.html(written, f"Model card: {told['name']} {told['version']}"))
 
 
 def _write(

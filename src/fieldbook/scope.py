@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from . import FieldbookError
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['Sample', 'AnyFraming', 'Strict', 'Column', 'Table', 'Costs', 'Limit', 'Condition', 'Fairness', 'Behaviour', 'Least',
-           'Find', 'Explain', 'Diagnose', 'Dimension', 'Select', 'Measure', 'AllRows', 'SimpleSample',
-           'StratifiedSample', 'WeightedSample', 'ReservoirSample', 'ImportanceSample', 'Perturb', 'Rows',
-           'LabellingFunction', 'Label', 'Framing', 'Binary', 'CostTable', 'Multiclass', 'LabelCosts', 'Multilabel',
-           'UnitCosts', 'Regression', 'Stakeholder', 'Requirement', 'Scope', 'Ingest', 'Features', 'Evaluate',
-           'Combine', 'Package', 'Config', 'explain', 'check', 'compose', 'load', 'replace', 'Problem', 'build_problem',
-           'main']
+__all__ = ['Derived', 'Sample', 'AnyFraming', 'Strict', 'Column', 'Table', 'Costs', 'Limit', 'Hash', 'Cross', 'Cycle', 'Missing',
+           'Audit', 'Condition', 'Fairness', 'Behaviour', 'Least', 'Find', 'Explain', 'Diagnose', 'Dimension', 'Select',
+           'Measure', 'AllRows', 'SimpleSample', 'StratifiedSample', 'WeightedSample', 'ReservoirSample',
+           'ImportanceSample', 'Perturb', 'Rows', 'LabellingFunction', 'Label', 'Framing', 'Binary', 'CostTable',
+           'Multiclass', 'LabelCosts', 'Multilabel', 'UnitCosts', 'Regression', 'Stakeholder', 'Requirement', 'Scope',
+           'Tune', 'Leakage', 'Ingest', 'Features', 'Evaluate', 'Combine', 'Package', 'Config', 'explain', 'check',
+           'compose', 'load', 'replace', 'Problem', 'build_problem', 'main']
 
 # %% ../../notebooks/01_scope.ipynb #2c3230e0
 class Strict(BaseModel):
@@ -59,16 +59,31 @@ class Column(Strict):
 
 
 class Table(Strict):
-    """The contract of a raw table: its columns, and the columns that together name a row once."""
+    """The contract of a raw table.
+
+    Attributes
+    ----------
+    key : the columns that together name a row once.
+    columns : every column.
+    known_at : the column that says when a row became known; without one, all rows count as always known.
+    known_later : for columns that became known later than their row, the column that says when.
+    """
 
     key: list[str]
     columns: dict[str, Column]
+    known_at: str | None = None
+    known_later: dict[str, str] = {}
 
     @model_validator(mode="after")
-    def _key_exists(self) -> Table:
-        unknown = [name for name in self.key if name not in self.columns]
-        if unknown:
-            raise ValueError(f"key names {unknown}, which columns does not list")
+    def _names_exist(self) -> Table:
+        times = [self.known_at] * (self.known_at is not None) + list(self.known_later.values())
+        for field, names in {"key": self.key, "known_at or known_later": [*times, *self.known_later]}.items():
+            unknown = [name for name in names if name not in self.columns]
+            if unknown:
+                raise ValueError(f"{field} names {unknown}, which columns does not list")
+        wrong = [name for name in times if self.columns[name].type != "datetime"]
+        if wrong:
+            raise ValueError(f"known_at or known_later: {wrong} must be of type datetime")
         return self
 
 # %% ../../notebooks/01_scope.ipynb #5899d7c8
@@ -98,6 +113,77 @@ class Limit(Strict):
         if (self.at_least is None) == (self.at_most is None):
             raise ValueError("give exactly one of at_least and at_most")
         return self
+
+# %% ../../notebooks/01_scope.ipynb #5fd58dfb
+class Hash(Strict):
+    """A category as one of `buckets` buckets: values that training never saw fall into one as well."""
+
+    hash: str
+    buckets: int = Field(64, ge=2)
+
+
+class Cross(Strict):
+    """Several categories as one, in one of `buckets` buckets; without, every combination is a category of its own."""
+
+    cross: list[str] = Field(min_length=2)
+    buckets: int | None = Field(None, ge=2)
+
+
+class Cycle(Strict):
+    """A number that comes round, such as a time of day, as sine and cosine of its place in the period."""
+
+    cycle: str
+    period: float = Field(gt=0)
+
+
+def _rule(settings: Any) -> str | None:
+    names = settings if isinstance(settings, dict) else getattr(settings, "__dict__", {})
+    given = [name for name in ("hash", "cross", "cycle") if name in names]
+    return given[0] if len(given) == 1 else None
+
+
+Derived = Annotated[
+    Annotated[Hash, Tag("hash")] | Annotated[Cross, Tag("cross")] | Annotated[Cycle, Tag("cycle")],
+    Discriminator(_rule, "one_rule", "give exactly one of hash, cross and cycle, each with the column it takes"),
+]
+
+
+class Missing(Strict):
+    """How it is judged why values are missing.
+
+    Attributes
+    ----------
+    rows : at most so many training rows are looked at, half of them with the value and half without, where there are.
+    least : nothing is claimed where fewer clusters than this have a missing value, or a known one.
+    """
+
+    rows: int = Field(ge=100)
+    least: int = Field(ge=3)
+
+
+class Audit(Strict):
+    """When a feature is listed to be dropped or to be watched, and how its cost is found.
+
+    Attributes
+    ----------
+    rows : at most so many rows of validation are shuffled for the importance.
+    repeats : how often each feature is shuffled.
+    steps : at most so many sets of listed features are tried without.
+    importance_above : cost per 1,000 that even the low end of the importance must exceed, or the feature is listed.
+    present_at_least : share of training rows with a value, below which a feature is watched.
+    seen_at_least : share of validation rows whose category training knew, below which it is watched.
+    psi_at_most : population stability index between training and validation, above which it is watched.
+    may_cost_at_most : share of the cost; a set may go if even the high end of what that costs stays below.
+    """
+
+    rows: int = Field(ge=100)
+    repeats: int = Field(ge=1)
+    steps: int = Field(ge=1)
+    importance_above: float = Field(ge=0)
+    present_at_least: float = Field(ge=0, le=1)
+    seen_at_least: float = Field(ge=0, le=1)
+    psi_at_most: float = Field(gt=0)
+    may_cost_at_most: float = Field(ge=0)
 
 # %% ../../notebooks/01_scope.ipynb #950bd695
 class Condition(Strict):
@@ -229,14 +315,12 @@ class Diagnose(Strict):
     rows : at most so many rows, drawn at random, where the model has to answer again and again.
     least : a group that holds less is not judged.
     hand_over : shares of the answers, the least certain first, that a person might take over.
-    baselines : models of conf/model/ that each model is compared with, beside a random guess.
     slices : by name, a condition for each column that matters.
     """
 
     rows: int = Field(ge=100)
     least: Least
     hand_over: list[float]
-    baselines: list[str]
     find: Find
     explain: Explain
     slices: dict[str, dict[str, Condition]] = {}
@@ -746,6 +830,48 @@ class Scope(Strict):
             raise ValueError("requirements must say what reliable, scalable, maintainable and adaptable mean here")
         return self
 
+# %% ../../notebooks/01_scope.ipynb #08c0f1d2
+class Tune(Strict):
+    """How `make tune` searches: trials unless told, proposed in batches, judged on time-ordered folds of training."""
+
+    trials: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    folds: int = Field(ge=1)
+
+# %% ../../notebooks/01_scope.ipynb #7d79f35d
+class Leakage(Strict):
+    """How far the leakage checks look, and the figures above which they stop the run; `conf/config.yaml` says why.
+
+    Attributes
+    ----------
+    rows : most rows of a split for the checks that fit something.
+    neighbours : most later rows whose nearest training rows are looked for.
+    replicates, confidence : of the bootstrap.
+    columns : most columns in a sum.
+    instants : how many times the future is removed.
+    near : how much nearer than its tenth neighbour a near-duplicate is.
+    group : a feature, or a column of the examples, whose values must not be on both sides of the split.
+    alone, together, collapse : limits from 0 to 1, on the share of the target (2 AUC - 1, or R²).
+    future, duplicates, groups : limits from 0 to 1, on the share of examples.
+    fitted : limit in orders of magnitude.
+    """
+
+    rows: int = Field(ge=100)
+    neighbours: int = Field(ge=100)
+    replicates: int = Field(ge=20)
+    confidence: float = Field(gt=0, lt=1)
+    columns: int = Field(ge=2)
+    instants: int = Field(ge=1)
+    near: float = Field(gt=0, lt=1)
+    group: str | None = None
+    alone: float = Field(ge=0, le=1)
+    together: float = Field(ge=0, le=1)
+    future: float = Field(ge=0, le=1)
+    fitted: float = Field(gt=0)
+    duplicates: float = Field(ge=0, le=1)
+    groups: float = Field(ge=0, le=1)
+    collapse: float = Field(ge=0, le=1)
+
 # %% ../../notebooks/01_scope.ipynb #be128b09
 class Ingest(Strict):
     """Contracts of the raw tables, by table name."""
@@ -754,9 +880,10 @@ class Ingest(Strict):
 
 
 class Features(Strict):
-    """The fields of a request, and the feature columns in groups that are kept or dropped together."""
+    """The fields of a request, what rules derive, and the features in groups that are kept or dropped together."""
 
     request: dict[str, Column]
+    derive: dict[str, Derived] = {}
     groups: dict[str, list[str]]
 
     @property
@@ -814,14 +941,18 @@ class Config(Strict):
     ingest: Ingest
     split: dict[str, date]
     features: Features
+    leakage: Leakage
+    missing: Missing
     evaluate: Evaluate
     select: Select
     diagnose: Diagnose
+    audit: Audit
     package: Package
     combine: Combine
     sample: Sample = AllRows()
     label: Label
     measure: Measure
+    tune: Tune
     model: dict[str, dict[str, Any]] = Field(min_length=1)
     models: list[str]
 

@@ -26,7 +26,7 @@ from .train import read_features
 
 # %% auto #0
 __all__ = ['Figures', 'PASSED', 'FAILED', 'UNCLEAR', 'LATER', 'named', 'look_up', 'Verdict', 'judge', 'overall', 'shown',
-           'choose', 'gather', 'limits_of', 'confirm', 'main', 'open_store', 'digest', 'track', 'mlflow_run', 'lineage']
+           'limits_of', 'choose', 'gather', 'confirm', 'main', 'open_store', 'digest', 'track', 'mlflow_run', 'lineage']
 
 # %% ../../notebooks/08_select.ipynb #79c058d9
 Figures = dict[str, Any]  # numbers, {value, low, high}, and groups of those
@@ -159,6 +159,16 @@ def _ending(value: float, more: float, rows: int | None, clusters: int | None) -
     )
 
 # %% ../../notebooks/08_select.ipynb #4748ed78
+def limits_of(task: Framing) -> list[Limit]:
+    """Return every limit of a framing that can be judged now: its own, those on fairness, and those on behaviour."""
+    fair = [
+        Limit(metric=f"fairness.{one.metric} by {one.column}", at_least=one.at_least, at_most=one.at_most, why=one.why)
+        for one in task.fairness
+    ]
+    tests = [Limit(metric=f"behave.{test.name}", at_least=test.at_least, why=test.why) for test in task.behave]
+    return [limit for limit in (*task.limits, *fair, *tests) if not limit.metric.startswith(LATER)]
+
+
 def choose(
     task: Framing, settings: Select, figures: dict[str, Figures], replicates: dict[str, pd.DataFrame], confidence: float
 ) -> dict[str, Any]:
@@ -266,16 +276,6 @@ def _diagnosed(report: dict[str, Any]) -> Figures:
     gaps = [figure for name, figure in kept["fairness"].items() if "difference" in name]
     return {**kept, "too_few": too_few} | ({"fairness": {**kept["fairness"], "gap": gaps[0]}} if gaps else {})
 
-
-def limits_of(task: Framing) -> list[Limit]:
-    """Return every limit of a framing that can be judged now: its own, those on fairness, and those on behaviour."""
-    fair = [
-        Limit(metric=f"fairness.{one.metric} by {one.column}", at_least=one.at_least, at_most=one.at_most, why=one.why)
-        for one in task.fairness
-    ]
-    tests = [Limit(metric=f"behave.{test.name}", at_least=test.at_least, why=test.why) for test in task.behave]
-    return [limit for limit in (*task.limits, *fair, *tests) if not limit.metric.startswith(LATER)]
-
 # %% ../../notebooks/08_select.ipynb #c9510ed0
 def confirm(name: str, config: Config, model: Any) -> dict[str, Any]:
     """Return the champion's name, its settings, and its figures on the test split."""
@@ -297,9 +297,13 @@ def main() -> None:
     source = Path("data/models") / chosen["champion"] / "model.joblib"
     choice = confirm(chosen["champion"], config, joblib.load(source))
     choice["validation"] = json.loads((folder / chosen["champion"] / "metrics.json").read_text())
+    choice["verdicts"] = next(
+        row["verdicts"] for row in chosen["models"] if row["passed"] and row["model"] == chosen["champion"]
+    )
     target = Path("data/selection")
     (target / "champion").mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target / "champion" / "model.joblib")
+    shutil.copyfile(Path("data/diagnosis") / chosen["champion"] / "report.json", target / "champion" / "diagnosis.json")
     replace(target / "champion" / "choice.json", json.dumps(choice, indent=2) + "\n")
     replace(target / "leaderboard.json", json.dumps(chosen, indent=2) + "\n")
 

@@ -26,14 +26,15 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from . import FieldbookError
-from .features import arrays, matrices
+from .features import arrays, compute, matrices
 from .log import PredictionLog, read
-from .scope import AnyFraming, Column, build_problem
+from .scope import AnyFraming, Column, Derived, build_problem
 
 # %% auto #0
 __all__ = ['DECISIONS', 'SCORES', 'VALUES', 'SECONDS', 'REFUSED', 'UNSEEN', 'MISSING', 'MODEL', 'MAX_BODY', 'MAX_ROWS',
            'REQUEST_ID', 'PAGE', 'image', 'request_model', 'Servable', 'Graph', 'champion_folder', 'observe', 'Refused',
-           'parse', 'read_body', 'predict', 'model', 'RequestId', 'openapi', 'docs', 'page', 'application', 'Fieldbook']
+           'parse', 'read_body', 'predict', 'model', 'card', 'RequestId', 'openapi', 'docs', 'page', 'application',
+           'Fieldbook']
 
 # %% ../../notebooks/12_serve.ipynb #724a7254
 def request_model(request: dict[str, Column]) -> type[BaseModel]:
@@ -85,15 +86,18 @@ class Servable:
             name: (typed(other["framing"]), Graph(folder / f"{name}.onnx", other["graph"], 1))
             for name, other in self.manifest.get("also", {}).items()
         }
+        card = folder / "card.html"
+        self.card = card.read_text() if card.exists() else ""
         self.combine = self.manifest.get("combine", {"name": "", "weights": {}})
         self.request = {name: Column(**column) for name, column in self.manifest["request"].items()}
         self.problem = build_problem(self.manifest["problem"])
+        self.derive = TypeAdapter(dict[str, Derived]).validate_python(self.manifest["features"]["derive"])
         self.numeric = self.manifest["features"]["numeric"]
         self.categories = {name: set(values) for name, values in self.manifest["features"]["categorical"].items()}
 
     def features(self, records: list[dict[str, Any]]) -> dict[str, np.ndarray]:
         """Return the feature columns, each (rows,), of checked request records."""
-        return self.problem.columns(arrays(records, self.request))
+        return compute(self.problem, arrays(records, self.request), self.derive)
 
     def predict(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return for each checked record what the framing answers, and the fields training never saw so."""
@@ -293,6 +297,12 @@ async def model(request: Request) -> Response:
     return JSONResponse(request.app.state.servable.manifest)
 
 
+async def card(request: Request) -> Response:
+    """Answer `GET /card`: the model card."""
+    written = request.app.state.servable.card
+    return HTMLResponse(written) if written else _failure(request, 404, "this model came without a card")
+
+
 def _failure(request: Request, status: int, message: str, detail: list[dict[str, Any]] | None = None) -> Response:
     return JSONResponse({"error": message, "detail": detail or [], "request_id": request.state.id}, status)
 
@@ -382,6 +392,7 @@ def openapi(servable: Servable, one: TypeAdapter) -> dict[str, Any]:
                 }
             },
             "/model": {"get": {"summary": "The manifest of the model that answers", **plain}},
+            "/card": {"get": {"summary": "Its card, for people", **plain}},
             **{
                 path: {"get": {"summary": why, **plain}}
                 for path, why in {
@@ -428,6 +439,7 @@ def application(champion: Path | None = None, logs: Path | None = None) -> Starl
     routes = [
         Route("/predict", predict, methods=["POST"]),
         Route("/model", model),
+        Route("/card", card),
         Route("/docs.json", docs),
         Route("/", page),
     ]

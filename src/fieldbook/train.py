@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
 from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import StackingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -21,12 +24,13 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
 from . import FieldbookError
+from .features import usable
 from .sample import correct_prior, draw, prepare, prior, take_rows
 from .scope import Config, Framing, load
 
 # %% auto #0
-__all__ = ['KEYS', 'tabular', 'Rule', 'RuleRegressor', 'EmbeddingNetwork', 'EmbeddingRegressor', 'build_network',
-           'PriorCorrected', 'build_model', 'fit', 'learn', 'predict', 'read_features', 'main']
+__all__ = ['KEYS', 'tabular', 'Rule', 'RuleRegressor', 'EmbeddingNetwork', 'EmbeddingRegressor', 'build_network', 'Stack',
+           'PriorCorrected', 'build_model', 'fit', 'learn', 'parts', 'predict', 'read_features', 'main']
 
 # %% ../../notebooks/06_train.ipynb #bded221a
 def tabular(
@@ -37,6 +41,7 @@ def tabular(
     categories: Literal["onehot", "ordinal", "drop"] = "onehot",
     only: list[str] | None = None,
     multilabel: bool = False,
+    most_values: int = 500,
 ) -> Pipeline:
     """Return a pipeline of preprocessing and estimator over the table of features.
 
@@ -49,6 +54,7 @@ def tabular(
     categories : how strings become numbers.
     only : use these features and no others.
     multilabel : fit an estimator for each label, unless this one takes several.
+    most_values : `onehot` makes a column of each value; a feature with more values than this is refused.
 
     Raises
     ------
@@ -70,14 +76,18 @@ def tabular(
         raise FieldbookError(f"model: numbers must be one of {list(steps)}, categories one of {list(encoders)}")
     # positions, not names: the ONNX graph takes one matrix of numbers and one of strings
     chosen = [i for i, name in enumerate(names) if only is None or name in only]
+    words = [i for i in chosen if i >= len(numeric)]
+    embeds = "embedded" in estimator.get_params()
+    if embeds:
+        estimator.set_params(embedded=len(words) if categories == "ordinal" else 0)
+    most = most_values if categories == "onehot" else None
+    # which columns hold more than one value is learnt by `fit`, on training rows; a network counts its words beforehand
     columns = ColumnTransformer(
         [
-            ("numbers", steps[numbers], [i for i in chosen if i < len(numeric)]),
-            ("categories", encoders[categories], [i for i in chosen if i >= len(numeric)]),
+            ("numbers", steps[numbers], partial(usable, among=[i for i in chosen if i < len(numeric)])),
+            ("categories", encoders[categories], words if embeds else partial(usable, among=words, most_values=most)),
         ]
     )
-    if "embedded" in estimator.get_params():
-        estimator.set_params(embedded=len(categorical) if categories == "ordinal" else 0)
     if multilabel and not getattr(estimator, "several", False):
         estimator = MultiOutputClassifier(estimator)
     return Pipeline([("columns", columns), ("estimator", estimator)])
@@ -355,6 +365,50 @@ def _held_out_loss(network, inputs, events) -> float:
     with torch.no_grad():
         return float(network.loss(inputs, events))
 
+# %% ../../notebooks/06_train.ipynb #08e5a002
+class Stack(ClassifierMixin, BaseEstimator):
+    """Members and a combiner, which learns from what the members say of rows later than those they learnt from.
+
+    Parameters
+    ----------
+    estimators : pairs of a name and a classifier.
+    final_estimator : the combiner; it takes the members' probabilities.
+    share : of the rows, the earliest, that the members learn from before the combiner does.
+
+    Attributes
+    ----------
+    stack_ : the fitted `sklearn.ensemble.StackingClassifier`.
+
+    References
+    ----------
+    Wolpert, *Stacked generalization*, Neural Networks 5 (1992).
+    """
+
+    def __init__(self, estimators: list[tuple[str, Any]], final_estimator: Any, share: float = 0.75) -> None:
+        self.estimators, self.final_estimator, self.share = estimators, final_estimator, share
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> Stack:
+        """Fit on X (rows, columns), rows in the order of time, and y (rows,)."""
+        if not 0 < self.share < 1:
+            raise FieldbookError(f"model: Stack: share must lie between 0 and 1, and is {self.share}")
+        cut = int(len(X) * self.share)
+        early = [(name, clone(member).fit(X[:cut], y[:cut])) for name, member in self.estimators]
+        self.stack_ = StackingClassifier(early, clone(self.final_estimator), cv="prefit").fit(X[cut:], y[cut:])
+        whole = [(name, clone(member).fit(X, y)) for name, member in self.estimators]
+        self.stack_.estimators, self.stack_.named_estimators_ = whole, dict(whole)
+        self.stack_.estimators_ = [member for _, member in whole]
+        self.classes_ = self.stack_.classes_
+        return self
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """Return (rows, classes) probabilities."""
+        check_is_fitted(self)
+        return self.stack_.predict_proba(X)
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Return the most probable class, (rows,)."""
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
 # %% ../../notebooks/06_train.ipynb #7347182b
 class PriorCorrected(ClassifierMixin, BaseEstimator):
     """A fitted classifier whose probabilities are taken back from the shares it was fitted on to the true ones.
@@ -490,12 +544,18 @@ def _corrected(estimator: BaseEstimator, rows: pd.DataFrame, drawn: pd.DataFrame
 
 def _without_threads(model: Pipeline) -> Pipeline:
     """Forget how many threads fitted the model: gradient boosting notes it, and its file would differ by machine."""
-    last = model["estimator"]
-    for estimator in getattr(last, "estimators_", [last]):
-        for part in vars(estimator).values() if hasattr(estimator, "__dict__") else ():
-            if hasattr(part, "n_threads"):
-                part.n_threads = 1
+    for part in parts(model):
+        if hasattr(part, "n_threads"):
+            part.n_threads = 1
     return model
+
+
+def parts(model: Any) -> Iterator[Any]:
+    """Yield a model and all that it is made of: steps of a pipeline, members of an ensemble, their trees."""
+    yield model
+    inside = vars(model).values() if isinstance(model, BaseEstimator) else model
+    for each in inside if isinstance(inside, list | tuple | type({}.values())) else ():
+        yield from parts(each)
 
 
 def predict(model: Pipeline, rows: pd.DataFrame, task: Framing) -> np.ndarray:

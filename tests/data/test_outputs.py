@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fieldbook.features import frame_arrays
+from fieldbook.features import compute, frame_arrays
 from fieldbook.ingest import check
 from fieldbook.scope import Config, Problem
 
@@ -47,7 +47,7 @@ def test_features_are_the_one_definition_over_the_requests(
     """Recomputed from the stored requests, every feature is the same to the bit."""
     requests = pd.read_parquet(project / "data/features/requests.parquet")
     assert list(requests["example_id"]) == list(table["example_id"])
-    columns = problem.columns(frame_arrays(requests, config.features.request))
+    columns = compute(problem, frame_arrays(requests, config.features.request), config.features.derive)
     for name in config.features.names:
         stored = table[name].to_numpy(columns[name].dtype)
         assert np.array_equal(stored, columns[name], equal_nan=stored.dtype.kind == "f"), name

@@ -16,7 +16,14 @@ pytestmark = pytest.mark.slow
 
 def test_an_override_is_honoured(base: Project, project: Project) -> None:
     done = project.do("dvc", "exp", "run", "select", "-S", "model.boosting.estimator.max_iter=5")
-    assert sorted(ran(done)) == ["convert@boosting", "evaluate@boosting", "scope", "select", "train@boosting"]
+    assert sorted(ran(done)) == [
+        "convert@boosting",
+        "diagnose@boosting",
+        "evaluate@boosting",
+        "scope",
+        "select",
+        "train@boosting",
+    ]
     assert project.read("params.yaml")["model"]["boosting"]["estimator"]["max_iter"] == 5
     assert project.figure("boosting") != base.figure("boosting")
     assert project.figure("logistic") == base.figure("logistic")
@@ -31,7 +38,14 @@ def test_a_choice_of_models_is_honoured(base: Project, project: Project) -> None
     project.edit("conf/model/logistic.yaml", r"C: [\d.]+", "C: 0.02")
     project.edit("conf/model/boosting.yaml", r"max_iter: \d+", "max_iter: 5")
     done = project.do("dvc", "exp", "run", "select", "-S", "model=logistic")
-    assert sorted(ran(done)) == ["convert@logistic", "evaluate@logistic", "scope", "select", "train@logistic"]
+    assert sorted(ran(done)) == [
+        "convert@logistic",
+        "diagnose@logistic",
+        "evaluate@logistic",
+        "scope",
+        "select",
+        "train@logistic",
+    ]
     assert project.read("params.yaml")["models"] == ["logistic"]
     board = project.read("data/selection/leaderboard.json")
     assert [row["model"] for row in board["models"]] == [board["champion"]] == ["logistic"]

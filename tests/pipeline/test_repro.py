@@ -44,6 +44,7 @@ def test_nothing_changed_and_nothing_runs(base: Project, project: Project) -> No
 def test_an_edit_of_a_losing_model_runs_that_model_and_the_choice(edited: tuple[Project, Run]) -> None:
     assert sorted(ran(edited[1])) == [
         "convert@heuristic",
+        "diagnose@heuristic",
         "evaluate@heuristic",
         "scope",
         "select",
@@ -123,7 +124,13 @@ def test_a_new_file_is_a_new_model(base: Project, project: Project) -> None:
     assert len(told(stopped)) == 1 and "run `dvc repro` once more" in told(stopped)[0]
 
     done = project.do("dvc", "repro", "select")
-    assert sorted(set(ran(done)) - {"scope"}) == ["convert@extra", "evaluate@extra", "select", "train@extra"]
+    assert sorted(set(ran(done)) - {"scope"}) == [
+        "convert@extra",
+        "diagnose@extra",
+        "evaluate@extra",
+        "select",
+        "train@extra",
+    ]
     assert project.figure("extra") != base.figure("logistic")
     board = project.read("data/selection/leaderboard.json")["models"]
     assert sorted(row["model"] for row in board) == sorted([*MODELS, "extra"])

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from server import Server
 
-from fieldbook.features import frame_arrays, records
+from fieldbook.features import compute, frame_arrays, records
 from fieldbook.log import read
 from fieldbook.scope import Config, Problem
 from fieldbook.serve import Servable
@@ -42,7 +42,7 @@ def test_training_batch_and_online_agree(server: Server, project: Path, config: 
     table = pd.read_parquet(project / "data/features/features.parquet").sample(200, random_state=3)
     requests = pd.read_parquet(project / "data/features/requests.parquet").loc[table.index]
     servable, sent = Servable(project / "data/champion"), records(requests, config.features.request)
-    batch = problem.columns(frame_arrays(requests, config.features.request))
+    batch = compute(problem, frame_arrays(requests, config.features.request), config.features.derive)
     online = [servable.features(json.loads(json.dumps([record]))) for record in sent]
     for name in config.features.names:
         trained = table[name].to_numpy(batch[name].dtype)

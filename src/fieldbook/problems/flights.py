@@ -168,6 +168,13 @@ class Flights:
         observed = observed.assign(**self._recent(flights, when), **self._record(flights, when))
         return observed.iloc[order].set_index(examples.index)
 
+    def until(self, tables: dict[str, pd.DataFrame], now: pd.Timestamp) -> dict[str, pd.DataFrame]:
+        """Return the tables as they stood at `now`: delays appear when an aircraft leaves or lands, and not before."""
+        flights, when = tables["flights"], self._times(tables)
+        known = {name: flights[name].where(when["departed"] <= now) for name in ("dep_time", "dep_delay")}
+        known |= {name: flights[name].where(when["arrived"] <= now) for name in ("arr_time", "arr_delay", "air_time")}
+        return {**tables, "flights": flights.assign(**known)}
+
     def columns(self, request: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the feature columns of request fields, each (rows,): float32 or strings."""
         local = request["scheduled_departure"]
