@@ -212,6 +212,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'fieldbook.package._one_opset': ('package.html#_one_opset', 'fieldbook/package.py'),
                                    'fieldbook.package._parse': ('package.html#_parse', 'fieldbook/package.py'),
                                    'fieldbook.package._samples': ('package.html#_samples', 'fieldbook/package.py'),
+                                   'fieldbook.package._served': ('package.html#_served', 'fieldbook/package.py'),
                                    'fieldbook.package._split_at_float32': ('package.html#_split_at_float32', 'fieldbook/package.py'),
                                    'fieldbook.package._tail': ('package.html#_tail', 'fieldbook/package.py'),
                                    'fieldbook.package._tidy': ('package.html#_tidy', 'fieldbook/package.py'),

@@ -366,8 +366,8 @@ def manifest(
         "promise": scope.promise,
         "model": choice["model"],
         "settings": choice["settings"],
-        "framing": {"name": scope.framing, **config.task.model_dump()},
-        "also": {name: {**found, "framing": scope.framings[name].model_dump()} for name, found in also.items()},
+        "framing": {"name": scope.framing, **_served(config.task)},
+        "also": {name: {**found, "framing": _served(scope.framings[name])} for name, found in also.items()},
         "combine": {"name": config.combine.name, "weights": config.combine.weights},
         "problem": config.problem,
         "request": {name: column.model_dump() for name, column in config.features.request.items()},
@@ -381,6 +381,11 @@ def manifest(
         "lineage": origin,
         "samples": samples,
     }
+
+
+def _served(task: Framing) -> dict[str, Any]:
+    """Return what answering takes of a framing; what it is judged by stays behind."""
+    return task.model_dump(exclude={"limits", "fairness", "behave"})
 
 # %% ../../notebooks/09_package.ipynb #0de73ef0
 def main() -> None:

@@ -24,7 +24,9 @@ def six_weeks(raw: Tables) -> Tables:
 
 def moved(problem: Problem, tables: Tables, config: Config) -> set[str]:
     """Return the request fields that see the future."""
-    found = leakage.future(problem, tables, config.ingest.tables, problem.examples(tables), config.leakage)
+    found = leakage.future(
+        problem, tables, config.ingest.tables, problem.examples(tables, config.scope.framing), config.leakage
+    )
     return set(found.loc[found["above"], "column"])
 
 

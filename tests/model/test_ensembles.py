@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from fieldbook.package import parity, to_graph
+from fieldbook.scope import Config
 from fieldbook.train import build_model, fit, read_features
 
 FILES = """
@@ -42,16 +43,18 @@ stacked:
 
 
 @pytest.mark.parametrize("name", yaml.safe_load(FILES))
-def test_graph_says_what_the_ensemble_says(project: Path, name: str) -> None:
+def test_graph_says_what_the_ensemble_says(project: Path, config: Config, name: str) -> None:
     """Within 1e-5 on 10,000 rows, with categories never seen and with missing numbers."""
     table, *features = read_features("validation", project / "data/features")
     names = sum(features, [])
-    model = fit(name, build_model(name, yaml.safe_load(FILES)[name], *features), table.head(8_000), names)
+    task = config.task
+    model = build_model(name, yaml.safe_load(FILES)[name], *features, task)
+    model = fit(name, model, table.head(8_000), names, task)
     rows = table.iloc[np.linspace(0, len(table) - 1, 10_000).astype(int)].reset_index(drop=True)
     rows.loc[::100, features[1]] = "never seen"
     rows.loc[50::100, features[0]] = np.float32("nan")
     exported = to_graph(model, *map(len, features)).SerializeToString()
-    assert parity(model, exported, rows, *features, 1e-5) < 1e-5
+    assert parity(model, exported, rows, *features, task, 1e-5) < 1e-5
     later = table.tail(8_000)
     later = later[later["label"].notna()]
     probability = model.predict_proba(later[names])[:, 1]
@@ -63,10 +66,11 @@ def test_threads_leave_no_trace_in_an_ensemble(project: Path, tmp_path: Path) ->
     """Fitted with one thread and with two, each is the same file, and so is its graph."""
     program = (
         "import hashlib, joblib, sys, yaml\nfrom fieldbook.package import to_graph\n"
-        "from fieldbook.train import build_model, fit, read_features\n"
-        "table, *features = read_features('validation')\n"
+        "from fieldbook.train import build_model, fit, read_features\nfrom fieldbook.scope import load\n"
+        "task = load().task\ntable, *features = read_features('validation')\n"
         "for name, settings in yaml.safe_load(sys.argv[2]).items():\n"
-        "    model = fit(name, build_model(name, settings, *features), table.head(2000), sum(features, []))\n"
+        "    model = build_model(name, settings, *features, task)\n"
+        "    model = fit(name, model, table.head(2000), sum(features, []), task)\n"
         "    joblib.dump(model, sys.argv[1])\n"
         "    graph = to_graph(model, *map(len, features)).SerializeToString()\n"
         "    print(name, hashlib.md5(open(sys.argv[1], 'rb').read()).hexdigest(), hashlib.md5(graph).hexdigest())\n"

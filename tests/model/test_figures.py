@@ -144,7 +144,7 @@ def test_threads_and_hash_seeds_leave_no_trace(project: Path, tmp_path: Path) ->
         "from fieldbook.package import to_graph\nfrom fieldbook.scope import load\n"
         "table, numeric, categorical = read_features('validation')\n"
         "table, target = table.head(6000), Path(sys.argv[1])\n"
-        "task = load().scope.task\n"
+        "task = load().task\n"
         "for name, settings in load().model.items():\n"
         "    model = build_model(name, settings, numeric, categorical, task)\n"
         "    model = fit(name, model, table, numeric + categorical, task)\n"

@@ -85,7 +85,7 @@ def test_metrics_diff_shows_the_edit(edited: tuple[Project, Run]) -> None:
 def test_plots_are_one_page(edited: tuple[Project, Run]) -> None:
     edited[0].do("dvc", "plots", "show", "-o", "plots")
     page = (edited[0].path / "plots/index.html").read_text()
-    assert all(f"{curve}: {name}" in page for curve in ("ROC", "Calibration", "Confusion") for name in MODELS)
+    assert all(f"{curve}: {name}" in page for curve in ("at most x)", "Calibration", "Confusion") for name in MODELS)
 
 
 def test_a_comment_runs_nothing_but_scope(base: Project, project: Project) -> None:
