@@ -329,6 +329,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'fieldbook.scope.Condition._something': ('scope.html#condition._something', 'fieldbook/scope.py'),
                                  'fieldbook.scope.Config': ('scope.html#config', 'fieldbook/scope.py'),
                                  'fieldbook.scope.Config._can_be_combined': ('scope.html#config._can_be_combined', 'fieldbook/scope.py'),
+                                 'fieldbook.scope.Config.beside': ('scope.html#config.beside', 'fieldbook/scope.py'),
                                  'fieldbook.scope.CostTable': ('scope.html#costtable', 'fieldbook/scope.py'),
                                  'fieldbook.scope.Costs': ('scope.html#costs', 'fieldbook/scope.py'),
                                  'fieldbook.scope.Costs.threshold': ('scope.html#costs.threshold', 'fieldbook/scope.py'),

@@ -61,7 +61,7 @@ def companion(name: str, framing: str, features: tuple, examples: pd.DataFrame, 
 
 
 def main() -> None:
-    """Stage `combine`: the champion's recipe for each framing of `combine.of` -> data/companions/."""
+    """Stage `combine`: the champion's recipe for each framing of `combine.weights` -> data/companions/."""
     import joblib
 
     config = load()
@@ -69,7 +69,7 @@ def main() -> None:
     problem, tables, features = build_problem(config.problem), read_tables(Path("data/raw")), read_features()
     folder, figures = Path("data/companions"), {}
     folder.mkdir(parents=True, exist_ok=True)
-    for framing in config.combine.of:
+    for framing in config.beside:
         examples = check_examples(problem.examples(tables, framing), config.scope.framings[framing])
         model, figures[framing] = companion(name, framing, features, examples, config)
         joblib.dump(model, folder / f"{framing}.joblib")

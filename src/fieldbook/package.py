@@ -259,7 +259,8 @@ def _tidy(model: ModelProto) -> ModelProto:
         model.graph.input.remove(value)
     ours = model.graph.output[0].name
     for node in model.graph.node:
-        node.output[:] = [OUTPUTS if name == ours else name for name in node.output]
+        for names in (node.input, node.output):
+            names[:] = [OUTPUTS if name == ours else name for name in names]
     model.graph.output[0].name = OUTPUTS
     model.graph.name, model.producer_name, model.producer_version, model.doc_string = "fieldbook", "fieldbook", "", ""
     opsets = sorted((opset.domain, opset.version) for opset in model.opset_import)  # skl2onnx iterates over a set
@@ -440,7 +441,7 @@ def _companions(
     import joblib
 
     figures, found = json.loads(Path("data/companions/metrics.json").read_text()), {}
-    for name in config.combine.of:
+    for name in config.beside:
         model, graph = joblib.load(f"data/companions/{name}.joblib"), target / f"{name}.onnx"
         _write(model, rows, numeric, categorical, config, config.scope.framings[name], graph)
         found[name] = {"graph": hashlib.sha256(graph.read_bytes()).hexdigest(), "metrics": figures[name]}

@@ -914,12 +914,10 @@ class Combine(Strict):
     Attributes
     ----------
     name : of the score, in the answer.
-    of : framings that get a model of their own beside the one that is asked.
-    weights : by framing; changing them trains nothing.
+    weights : by framing; those that are not asked get a model of their own. Changing a weight trains nothing.
     """
 
     name: str = ""
-    of: list[str] = []
     weights: dict[str, float] = {}
 
 
@@ -949,6 +947,7 @@ class Config(Strict):
     audit: Audit
     package: Package
     combine: Combine
+    companions: list[str]
     sample: Sample = AllRows()
     label: Label
     measure: Measure
@@ -956,17 +955,19 @@ class Config(Strict):
     model: dict[str, dict[str, Any]] = Field(min_length=1)
     models: list[str]
 
+    @property
+    def beside(self) -> list[str]:
+        """The framings that are answered beside the one that is asked."""
+        return [name for name in self.companions if name != self.scope.framing]
+
     @model_validator(mode="after")
     def _can_be_combined(self) -> Config:
-        asked = {self.scope.framing, *self.combine.of}
-        for name in (*self.combine.of, *self.combine.weights):
+        for name in self.companions:
             kind = self.scope.framings[name].kind if name in self.scope.framings else None
             if kind not in ("binary", "regression"):
                 raise ValueError(
                     f"combine: {name!r} is {kind or 'no framing'}; only binary and regression have one answer"
                 )
-            if name not in asked:
-                raise ValueError(f"combine: weights names {name!r}, which is neither scope.framing nor in combine.of")
         return self
 
 # %% ../../notebooks/01_scope.ipynb #17865835

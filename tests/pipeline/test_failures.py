@@ -18,12 +18,7 @@ SLOW = pytest.mark.slow
 WRONG_SETTINGS = {
     "key": ("conf/config.yaml", "  bins: 15", "  bins: 15\n  binz: 15", "evaluate.binz"),
     "type": ("conf/config.yaml", "bins: 15", "bins: many", "evaluate.bins"),
-    "range": (
-        "conf/config.yaml",
-        "replicates: 20\n  confidence: 0.95\n  bins",
-        "replicates: 2\n  confidence: 0.95\n  bins",
-        "evaluate.replicates",
-    ),
+    "range": ("conf/config.yaml", "replicates: 20   ", "replicates: 2   ", "evaluate.replicates"),
     "group": ("conf/config.yaml", "- model: all", "- model: none_such", "model/none_such"),
     "reference": ("conf/model/boosting.yaml", r"\$\{seed\}", "${sed}", "'sed'"),
     "syntax": ("conf/model/boosting.yaml", "learning_rate: 0.05", "learning_rate: [0.05", "conf/model/boosting.yaml"),
