@@ -742,18 +742,21 @@ class Regression(Framing):
     """How much. The label is the value, and so is the one output."""
 
     kind: Literal["regression"]
-    name: str
+    target: str
     unit: str
     costs: UnitCosts
 
     @property
     def columns(self) -> list[str]:
-        """The name of the value."""
-        return [self.name]
+        """What the value is of."""
+        return [self.target]
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schemas of value and unit."""
-        return {"value": {"type": "number", "description": self.name}, "unit": {"type": "string", "enum": [self.unit]}}
+        return {
+            "value": {"type": "number", "description": self.target},
+            "unit": {"type": "string", "enum": [self.unit]},
+        }
 
     def possible(self, label: np.ndarray) -> np.ndarray:
         """Return which labels are finite."""
