@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import shutil
 from datetime import date
@@ -27,7 +28,7 @@ __all__ = ['Derived', 'Sample', 'AnyFraming', 'Strict', 'Column', 'Table', 'Cost
            'ImportanceSample', 'Perturb', 'Rows', 'LabellingFunction', 'Label', 'Framing', 'Binary', 'CostTable',
            'Multiclass', 'LabelCosts', 'Multilabel', 'UnitCosts', 'Regression', 'Stakeholder', 'Requirement', 'Scope',
            'Tune', 'Leakage', 'Ingest', 'Features', 'Evaluate', 'Combine', 'Package', 'Config', 'explain', 'check',
-           'compose', 'load', 'replace', 'Problem', 'build_problem', 'main']
+           'compose', 'load', 'read', 'replace', 'Problem', 'build_problem', 'divide', 'main']
 
 # %% ../../notebooks/01_scope.ipynb #2c3230e0
 class Strict(BaseModel):
@@ -1039,6 +1040,17 @@ def load(path: Path = Path("params.yaml")) -> Config:
     FieldbookError
         If the file is missing, does not parse or fails `check`.
     """
+    return check(read(path), path.name)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the composed settings as they stand in the file, unchecked.
+
+    Raises
+    ------
+    FieldbookError
+        If the file is missing, does not parse or holds no settings.
+    """
     import yaml
 
     try:
@@ -1047,7 +1059,9 @@ def load(path: Path = Path("params.yaml")) -> Config:
         raise FieldbookError(f"{path} is missing: run `dvc repro scope` from the project's root") from None
     except yaml.YAMLError as error:
         raise FieldbookError(f"{path}: {' '.join(str(error).split())}") from None
-    return check(settings, path.name)
+    if not isinstance(settings, dict):
+        raise FieldbookError(f"{path} holds no settings: run `dvc repro scope` from the project's root")
+    return settings
 
 
 def replace(path: Path, text: str) -> None:
@@ -1091,27 +1105,37 @@ def build_problem(settings: dict[str, Any]) -> Problem:
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise FieldbookError(f"conf: problem: {settings.get('_target_')} cannot be built: {error}") from None
 
+# %% ../../notebooks/01_scope.ipynb #5b8f02d6
+def divide(settings: dict[str, Any], folder: Path) -> None:
+    """Write each section of the settings to `folder`/SECTION.json, and of `model` and `scope` each part, one deeper.
+
+    A file that holds the same already is left alone; one whose section is gone is removed.
+    """
+    deeper = {f"{name}/{part}": value for name in ("model", "scope") for part, value in settings[name].items()}
+    sections = {name: value for name, value in settings.items() if name not in ("model", "scope")} | deeper
+    files = {folder / f"{name}.json": json.dumps(value, indent=1) + "\n" for name, value in sections.items()}
+    for path in set(folder.rglob("*.json")) - set(files):
+        path.unlink()
+    for path, text in files.items():
+        if not path.exists() or path.read_text() != text:
+            replace(path, text)
+
 # %% ../../notebooks/01_scope.ipynb #aa4951d3
 def main() -> None:
-    """Stage `scope`: conf/ -> params.yaml."""
+    """Stage `scope`: conf/ -> params.yaml -> data/settings."""
     target = Path("params.yaml")
-    if os.environ.get("DVC_EXP_NAME") and target.exists():
-        _forget_others(load(target).models)
-        return
-    composed = compose(Path("conf"))
-    before = _models(target.read_text()) if target.exists() else None
-    replace(target, composed)
-    _forget_others(_models(composed))
-    if os.environ.get("DVC_STAGE") and before != _models(composed):
+    before = read(target) if target.exists() else {}
+    if before and os.environ.get("DVC_EXP_NAME"):
+        check(before, target.name)
+    else:
+        replace(target, compose(Path("conf")))
+    settings = read(target)
+    divide(settings, Path("data/settings"))
+    _forget_others(settings["models"])
+    if os.environ.get("DVC_STAGE") and before.get("models") != settings["models"]:
         raise FieldbookError(
             "the files in conf/model/ have changed, and with them the stages: run `dvc repro` once more"
         )
-
-
-def _models(settings: str) -> list[str]:
-    import yaml
-
-    return (yaml.safe_load(settings) or {}).get("models", [])
 
 
 def _forget_others(models: list[str]) -> None:
