@@ -47,7 +47,6 @@ add_stage("label", "label:main", "one row per prediction")
 add_stage("split", "split:main", "training, validation, test, production")
 add_stage("features", "features:main", "what the models see")
 add_stage("quality", "quality:main", "how late labels come, and what labelling functions are worth")
-add_stage("leakage", "leakage:main", "nothing gives the target away")
 add_stage("missing", "missing:main", "why values are missing")
 add_stage("leakage", "leakage:main", "nothing gives the target away")
 add_stage_for_each("train", "train:main", "MODEL", "fit a model of conf/model/")
@@ -67,6 +66,22 @@ add_stage("bento", "package:bento", "champion and service -> Bento")
 def publish(notebook: str, model: Annotated[str | None, typer.Argument()] = None) -> None:
     """Execute a notebook and make a page of it, or one page for MODEL."""
     _function("workflow:main")(notebook, model)
+
+
+@app.command()
+def adopt(
+    file: Annotated[str, typer.Argument(help="a CSV or Parquet file, best in data/sources/")],
+    target: Annotated[str, typer.Option(help="the column to be predicted")],
+    name: Annotated[str | None, typer.Option(help="of the problem; the file's if not given")] = None,
+    as_of: Annotated[str | None, typer.Option(help="the column with the time of the prediction")] = None,
+    kind: Annotated[str | None, typer.Option(help="binary, multiclass or regression, if not by the column")] = None,
+    positive: Annotated[str | None, typer.Option(help="binary: the value for which the answer is yes")] = None,
+    key: Annotated[list[str] | None, typer.Option(help="a column that names a row; may be given again")] = None,
+    drop: Annotated[list[str] | None, typer.Option(help="a column that is not to be used; may be given again")] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace the file in conf/problem/")] = False,
+) -> None:
+    """Make a problem of a table of your own: FILE -> conf/problem/NAME.yaml."""
+    _function("adopt:main")(file, target, name, as_of, kind, positive, key, drop, force)
 
 
 @app.command()
@@ -111,4 +126,10 @@ def main() -> None:
         app()
     except FieldbookError as error:
         print(f"fieldbook: {error}", file=sys.stderr)
+        sys.exit(1)
+    except FileNotFoundError as error:  # a command by hand, before the stages it builds on
+        missing = str(error.filename or error)
+        if not missing.startswith("data/"):
+            raise
+        print(f"fieldbook: {missing} is missing: run `dvc repro`, which makes it", file=sys.stderr)
         sys.exit(1)

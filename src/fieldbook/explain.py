@@ -63,7 +63,7 @@ def dependence(
     replicates: int,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """Return the mean answer at each of at most `points` values of a feature, with intervals.
+    """Return the mean answer at each of at most `points` values of a feature, with intervals; none if all are missing.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def dependence(
     """
     draws, values = Draws(cluster, replicates, seed), frame[name]
     if pd.api.types.is_numeric_dtype(values):
-        grid = np.unique(values.dropna().quantile(np.linspace(0.02, 0.98, points)).to_numpy())
+        grid = np.unique(values.quantile(np.linspace(0.02, 0.98, points)).dropna().to_numpy())
     else:
         grid = values.value_counts().sort_index().sort_values(ascending=False, kind="stable").index[:points]
     at = lambda value: pd.Series(value, index=frame.index).astype(values.dtype)

@@ -293,4 +293,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     pd.concat([examples[["example_id"]], requests], axis=1).to_parquet(folder / "requests.parquet", index=False)
     table = pd.concat([keys, build(problem, requests, config.features)], axis=1)
+    training = table.loc[split == "train", config.features.names]
+    seen = usable(training, range(training.shape[1]))
+    for name in training.columns.drop(training.columns[seen]):
+        print(f"features: {name} holds the same in every training row, or nothing; no model uses it")
     table.to_parquet(folder / "features.parquet", index=False)

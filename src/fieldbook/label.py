@@ -80,6 +80,8 @@ def main() -> None:
     config = load()
     found = build_problem(config.problem).examples(read_tables(Path("data/raw")), config.scope.framing)
     examples = check_examples(found, config.task)
+    labelled = examples["label"].notna().sum()
+    print(f"label: {labelled:,} of {len(examples):,} examples have one; the others are not learnt from")
     folder = Path("data/examples")
     folder.mkdir(parents=True, exist_ok=True)
     examples.to_parquet(folder / "examples.parquet", index=False)

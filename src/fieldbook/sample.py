@@ -155,7 +155,7 @@ def draw(table: pd.DataFrame, settings: Sample, seed: Seed) -> pd.DataFrame:
         case "reservoir":
             positions, _ = reservoir(range(len(table)), settings.rows, seed)
     drawn = table.iloc[positions].reset_index(drop=True)
-    return drawn if weight is None else drawn.assign(weight=weight)
+    return drawn if weight is None else drawn.assign(sample_weight=weight)
 
 
 def _column(table: pd.DataFrame, name: str) -> pd.Series:
@@ -316,6 +316,6 @@ def prepare(table: pd.DataFrame, settings: Rows, kind: str, seed: Seed) -> pd.Da
         table = perturb(table, columns, settings.perturb.scale, settings.perturb.copies, rng)
     if settings.weights != "none":
         beta = 1.0 if settings.weights == "balanced" else settings.beta
-        given = table["weight"].to_numpy() if "weight" in table else None
-        table = table.assign(weight=balanced_weight(table["label"].to_numpy(), beta, given))
+        given = table["sample_weight"].to_numpy() if "sample_weight" in table else None
+        table = table.assign(sample_weight=balanced_weight(table["label"].to_numpy(), beta, given))
     return table

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['Derived', 'Sample', 'AnyFraming', 'Strict', 'Column', 'Table', 'Costs', 'Limit', 'Hash', 'Cross', 'Cycle', 'Missing',
-           'Audit', 'Condition', 'Fairness', 'Behaviour', 'Least', 'Find', 'Explain', 'Diagnose', 'Dimension', 'Select',
-           'Measure', 'AllRows', 'SimpleSample', 'StratifiedSample', 'WeightedSample', 'ReservoirSample',
-           'ImportanceSample', 'Perturb', 'Rows', 'LabellingFunction', 'Label', 'Framing', 'Binary', 'CostTable',
-           'Multiclass', 'LabelCosts', 'Multilabel', 'UnitCosts', 'Regression', 'Stakeholder', 'Requirement', 'Scope',
-           'Tune', 'Leakage', 'Ingest', 'Features', 'Evaluate', 'Combine', 'Package', 'Config', 'explain', 'check',
-           'compose', 'load', 'read', 'replace', 'Problem', 'build_problem', 'divide', 'main']
+__all__ = ['Derived', 'Sample', 'AnyFraming', 'TAKEN', 'Strict', 'Column', 'Table', 'Costs', 'Limit', 'Hash', 'Cross', 'Cycle',
+           'Missing', 'Audit', 'Condition', 'Fairness', 'Behaviour', 'Least', 'Find', 'Explain', 'Diagnose',
+           'Dimension', 'Select', 'Measure', 'AllRows', 'SimpleSample', 'StratifiedSample', 'WeightedSample',
+           'ReservoirSample', 'ImportanceSample', 'Perturb', 'Rows', 'LabellingFunction', 'Label', 'Framing', 'Binary',
+           'CostTable', 'Multiclass', 'LabelCosts', 'Multilabel', 'UnitCosts', 'Regression', 'Stakeholder',
+           'Requirement', 'Scope', 'Tune', 'Leakage', 'Ingest', 'Features', 'Evaluate', 'Combine', 'Package',
+           'Heuristic', 'Config', 'explain', 'check', 'compose', 'load', 'read', 'replace', 'Problem', 'build_problem',
+           'divide', 'main']
 
 # %% ../../notebooks/01_scope.ipynb #2c3230e0
 class Strict(BaseModel):
@@ -883,6 +884,9 @@ class Ingest(Strict):
     tables: dict[str, Table]
 
 
+TAKEN = ("example_id", "as_of", "label", "label_time", "cluster", "split", "sample_weight")
+
+
 class Features(Strict):
     """The fields of a request, what rules derive, and the features in groups that are kept or dropped together."""
 
@@ -900,6 +904,9 @@ class Features(Strict):
         twice = sorted({name for name in self.names if self.names.count(name) > 1})
         if twice:
             raise ValueError(f"groups name {twice} more than once")
+        taken = sorted(set(TAKEN) & {*self.names, *self.request})
+        if taken:
+            raise ValueError(f"{taken} are columns that the pipeline adds itself; rename the ones in the source")
         return self
 
 
@@ -933,8 +940,18 @@ class Package(Strict):
     samples: int = Field(ge=1)
 
 
+class Heuristic(Strict):
+    """What people go by without a model: one number, and from where on it tells; see `conf/model/heuristic.yaml`."""
+
+    column: str
+    threshold: float
+
+
 class Config(Strict):
-    """All of `conf/`, composed and checked: one key a stage; `task` is the framing that is asked."""
+    """All of `conf/`, composed and checked: one key a stage; `task` is the framing that is asked.
+
+    `notebook` is the problem's own, in `notebooks/problems/`, whose page is published with the others.
+    """
 
     seed: int
     problem: dict[str, Any]
@@ -954,6 +971,8 @@ class Config(Strict):
     companions: list[str]
     sample: Sample = AllRows()
     label: Label
+    heuristic: Heuristic
+    notebook: str
     measure: Measure
     tune: Tune
     model: dict[str, dict[str, Any]] = Field(min_length=1)

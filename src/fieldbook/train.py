@@ -498,7 +498,7 @@ def fit(name: str, model: Pipeline, table: pd.DataFrame, names: list[str], task:
     from threadpoolctl import threadpool_limits
 
     rows = table[table["label"].notna()]
-    weight = {"estimator__sample_weight": rows["weight"].to_numpy()} if "weight" in rows else {}
+    weight = {"estimator__sample_weight": rows["sample_weight"].to_numpy()} if "sample_weight" in rows else {}
     try:
         with threadpool_limits(limits=1, user_api="blas"):
             return _without_threads(model.fit(rows[names], task.targets(rows["label"].to_numpy()), **weight))
@@ -537,7 +537,7 @@ def learn(
 
 
 def _corrected(estimator: BaseEstimator, rows: pd.DataFrame, drawn: pd.DataFrame, classes: int) -> PriorCorrected:
-    weights = [part["weight"].to_numpy() if "weight" in part else None for part in (rows, drawn)]
+    weights = [part["sample_weight"].to_numpy() if "sample_weight" in part else None for part in (rows, drawn)]
     shares = [prior(part["label"].to_numpy(), classes, weight) for part, weight in zip((rows, drawn), weights)]
     return PriorCorrected(estimator, *(share.tolist() for share in shares))
 

@@ -164,7 +164,9 @@ def write_project(path: Path) -> Project:
     names = subprocess.run(["git", "ls-files", "-coz", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
     assert names.returncode == 0, names.stderr
     for name in names.stdout.rstrip("\0").split("\0"):
-        output = name == "dvc.lock" or (name.startswith("data/") and name != "data/.gitignore")
+        output = name == "dvc.lock" or (
+            name.startswith("data/") and not name.startswith(("data/.git", "data/sources/"))
+        )
         if (ROOT / name).is_file() and not output:
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, path / name)

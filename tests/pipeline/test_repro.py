@@ -108,7 +108,9 @@ def test_going_back_restores_and_trains_nothing(base: Project, project: Project)
 
     project.do("git", "checkout", "-q", first)
     done = project.do("dvc", "repro", "bento", "track")
-    assert [name for name in ran(done) if name != "track"] == []
+    assert set(ran(done)) <= {"scope", "track"}, (
+        "what is in git, and what must move aliases; the rest comes from the cache"
+    )
     assert project.lock() == base.lock()
     assert project.files("data") == base.files("data")
     assert project.aliases() == aliases, "the aliases of MLflow's registry are those of the other commit"
