@@ -22,13 +22,14 @@ from . import scope
 from .behave import answer, behave
 from .explain import dependence, importance, moved_by
 from .features import build
+from .quality import suspects
 from .scope import Config, Framing, build_problem, load
 from .slice import Draws, fairness, figure, find, given
 from .train import predict, read_features
 
 # %% auto #0
 __all__ = ['Case', 'truth_of', 'reliability', 'recalibrate', 'recalibration', 'side', 'labels_of', 'would_cost', 'doubt',
-           'hand_over', 'guess', 'compare', 'diagnose', 'read_case', 'main', 'bench']
+           'hand_over', 'guess', 'compare', 'doubted', 'diagnose', 'read_case', 'main', 'bench']
 
 # %% ../../notebooks/07e_diagnose.ipynb #70fefcb4
 @dataclass(frozen=True)
@@ -221,6 +222,31 @@ def compare(
         result.append({**row, "verdict": side(saving, "better", "worse")})
     return result
 
+# %% ../../notebooks/07e_diagnose.ipynb #7b3ce5a0
+def doubted(case: Case, outputs: np.ndarray, at_most: int = 8) -> dict[str, Any]:
+    """Return how many labels are suspected to be wrong, and the worst, as label and suggestion in words.
+
+    For a value, every label has its distance and none is flagged, so `flagged` is `None`.
+    """
+    task, classes = case.task, case.task.kind != "regression"
+    if classes and len(np.unique(case.label)) < 2:
+        return {"flagged": 0, "worst": []}
+    found = suspects(case.label, outputs, case.requests.index.astype(str).to_numpy(), len(case.label), task.kind)
+    word = lambda value: _word(float(value), task)
+    worst = found.head(at_most).assign(label=found["label"].map(word), suggested=found["suggested"].map(word))
+    return {"flagged": len(found) if classes else None, "worst": worst.to_dict("records")}
+
+
+def _word(label: float, task: Framing) -> str:
+    """Return a label as a person would say it."""
+    if task.kind == "binary":
+        return task.positive if label else task.negative
+    if task.kind == "multiclass":
+        return task.classes[int(label)]
+    if task.kind == "multilabel":
+        return ", ".join(name for bit, name in enumerate(task.columns) if int(label) >> bit & 1) or "none"
+    return f"{label:.4g} {task.unit}"
+
 # %% ../../notebooks/07e_diagnose.ipynb #8e161350
 def diagnose(
     case: Case, config: Config, rivals: Mapping[str, np.ndarray], names: Mapping[str, list[str]] | None = None
@@ -255,6 +281,7 @@ def diagnose(
             "reliability": reliability(said, true, config.evaluate.bins, draws, confidence),
             "recalibration": recalibration(case, outputs, draws, confidence, config.seed),
             "hand_over": None if doubtful is None else hand_over(cost, doubtful, settings.hand_over, draws, confidence),
+            "doubted": doubted(case, outputs),
             **_parts(case, config, outputs, 1000 * cost, draws),
             **_again(case, config, names or {}),
         }
