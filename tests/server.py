@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 
 
 @dataclass
@@ -24,9 +25,18 @@ class Server:
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """Send a signal to the server and all its workers, and wait until it is gone."""
+        workers = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            workers = psutil.Process(self.process.pid).children(recursive=True)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, how)
+        if how == signal.SIGKILL:  # workers lead groups of their own, and outlive a parent that could not tell them
+            for worker in workers:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    worker.kill()
         self.process.wait(timeout=20)
+        _, left = psutil.wait_procs(workers, timeout=20)
+        assert not left, f"workers are left behind: {left}"
 
 
 def free_port() -> int:
