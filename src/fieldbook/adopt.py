@@ -14,7 +14,7 @@ import numpy as np
 from . import FieldbookError
 from .features import frame_arrays
 from .problems.tabular import Tabular, as_words, read, utc
-from .scope import TAKEN, Column, replace
+from .scope import TAKEN, Column, compose, replace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -344,7 +344,13 @@ def main(
     if path.exists() and not force:
         raise FieldbookError(f"adopt: {path} is there already: say another --name, or --force to replace it")
     text, out = draft(source, target, as_of, kind, positive, key, drop)
+    before = path.read_text() if path.exists() else None
     replace(path, text)
+    try:
+        compose(Path("conf"), [f"problem={name}"])
+    except FieldbookError:
+        path.unlink() if before is None else replace(path, before)
+        raise
     for column, why in out.items():
         print(f"left out   {column}: {why}")
     print(f"written    {path}; read it, and correct the lines marked YOURS")
