@@ -49,7 +49,10 @@ class Ranking:
         w = weight[self.order]
         positive, total = w @ self.y, w.sum()
         if not 0 < positive < total:
-            raise FieldbookError("metrics need rows of both classes; the rows given have one only")
+            raise FieldbookError(
+                f"metrics need rows of both classes: the {len(self.y)} rows given, or a bootstrap draw of them, have "
+                "one only; give each split more rows, by its days in conf: split"
+            )
         p = np.clip(self.p, 1e-15, 1 - 1e-15)
         return {
             **self._ranking(w, positive, total),

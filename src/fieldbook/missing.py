@@ -130,11 +130,12 @@ def depends_on(gone: np.ndarray, table: pd.DataFrame, seed: int, most: int = 3) 
 
 # %% ../../notebooks/05b_missing.ipynb #6cc9e647
 def outcomes(label: np.ndarray, kind: str, columns: int) -> np.ndarray:
-    """Return what may differ, (rows, columns): the label itself, or 0 and 1 for each class or each bit of a mask."""
+    """Return what may differ, (rows, columns): the label, or 0 and 1 for each class or bit; NaN where unknown."""
+    known, code = np.isfinite(label)[:, None], np.nan_to_num(label).astype(np.int64)[:, None]
     if kind == "multiclass":
-        return (label[:, None] == np.arange(columns)).astype(float)
+        return np.where(known, code == np.arange(columns), np.nan)
     if kind == "multilabel":
-        return (label.astype(np.int64)[:, None] >> np.arange(columns) & 1).astype(float)
+        return np.where(known, code >> np.arange(columns) & 1, np.nan)
     return label[:, None].astype(float)
 
 
