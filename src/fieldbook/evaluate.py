@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -231,7 +232,8 @@ def main(name: str) -> None:
     model = joblib.load(Path("data/models") / name / "model.joblib")
     scores, replicates = score(model, table, numeric + categorical, config)
     folder = Path("data/evaluation") / name
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # other stages read the whole folder: nothing of an earlier code stays
+    folder.mkdir(parents=True)
     replicates.to_parquet(folder / "replicates.parquet", index=False)
     for curve, points in curves(scores).items():
         points.to_csv(folder / f"{curve}.csv", index=False)
