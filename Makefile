@@ -8,7 +8,7 @@ PORT ?= 3000
 export BENTOML_DO_NOT_TRACK := True
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help repro test lab tune serve container export runs lint lock clean env
+.PHONY: help repro test lab tune serve bench container export runs lint lock clean env
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ serve: env  ## start the built Bento on http://localhost:3000 (PORT=... for anot
 	@echo "http://localhost:$(PORT)   predictions are logged in logs/   Ctrl+C stops"
 	@BENTOML_HOME=$(CURDIR)/tmp/bentoml BENTOML_CONFIG=$(CURDIR)/conf/deploy/bentoml.yaml FIELDBOOK_LOGS=$(CURDIR)/logs \
 	  $(BIN)/bentoml serve $(CURDIR)/data/bento --host 127.0.0.1 --port $(PORT)
+
+bench: env  ## time the Bento next to other servers with the same champion, on this machine; some four minutes
+	@[ -d data/bento ] || $(MAKE) repro
+	@$(BIN)/fieldbook bench
 
 container: env  ## build the image of the Bento, with docker or podman
 	@[ -d data/bento ] || $(MAKE) repro

@@ -1,7 +1,9 @@
 """A real server: the built Bento, in processes of its own, on a free port."""
 
 import contextlib
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,9 +11,13 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
+
+TOKEN = "a token for tests"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
 @dataclass
@@ -46,7 +52,19 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def launch(project: Path, folder: Path, bento: Path | None = None) -> Server:
+def changed(project: Path, folder: Path, **service: Any) -> Path:
+    """Copy the Bento, with other settings of the service in its manifest; return the copy."""
+    bento = folder / "bento"
+    shutil.copytree(project / "data/bento", bento)
+    manifest = bento / "src/data/champion/manifest.json"
+    told = json.loads(manifest.read_text())
+    told["service"] |= service
+    manifest.unlink()  # it may be a link into DVC's cache
+    manifest.write_text(json.dumps(told))
+    return bento
+
+
+def launch(project: Path, folder: Path, bento: Path | None = None, port: int = 0, **env: str) -> Server:
     """Start the Bento as `make serve` does.
 
     Parameters
@@ -54,13 +72,17 @@ def launch(project: Path, folder: Path, bento: Path | None = None) -> Server:
     project : the project's folder.
     folder : takes logs, output and BentoML's own files.
     bento : another Bento than data/bento.
+    port : a free one if left out.
+    env : more variables of the environment.
     """
-    port, output = free_port(), folder / "output"
+    port, output = port or free_port(), folder / "output"
     settings = {
         "BENTOML_HOME": str(folder / "bentoml"),
         "BENTOML_CONFIG": str(project / "conf/deploy/bentoml.yaml"),
         "FIELDBOOK_LOGS": str(folder / "logs"),
         "BENTOML_DO_NOT_TRACK": "True",
+        "FIELDBOOK_TOKEN": TOKEN,
+        **env,
     }
     inherited = {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}
     bentoml = Path(sys.executable).with_name("bentoml")
@@ -69,7 +91,8 @@ def launch(project: Path, folder: Path, bento: Path | None = None) -> Server:
         process = subprocess.Popen(
             command, cwd=folder, env=inherited | settings, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
-    return Server(process, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10), folder / "logs", output)
+    logs = Path(settings["FIELDBOOK_LOGS"])
+    return Server(process, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10), logs, output)
 
 
 def becomes_ready(server: Server, seconds: float = 60) -> bool:
@@ -83,9 +106,9 @@ def becomes_ready(server: Server, seconds: float = 60) -> bool:
     return False
 
 
-def start(project: Path, folder: Path) -> Server:
-    """Start the Bento and wait until it is ready."""
-    server = launch(project, folder)
+def start(project: Path, folder: Path, bento: Path | None = None, port: int = 0, **env: str) -> Server:
+    """Start the Bento, as `launch` does, and wait until it is ready."""
+    server = launch(project, folder, bento, port, **env)
     if not becomes_ready(server):
         server.stop(signal.SIGKILL)
         raise AssertionError(f"the server did not become ready:\n{server.output.read_text()[-2000:]}")

@@ -32,12 +32,11 @@ version=$(sed -n "s/^version: *['\"]\{0,1\}\([A-Za-z0-9._-]*\).*/\1/p" "$bento/b
 "$engine" build ${CONTAINER_BUILD_OPTS:-} -f "$bento/env/docker/Dockerfile" \
     -t "fieldbook:$version" -t fieldbook:latest "$bento"
 
-# BENTOML_HOME is where BentoML writes; /home/bentoml, which the image sets, is not writable under --read-only.
 bytes=$("$engine" image inspect --format '{{.Size}}' "fieldbook:$version")
 cat <<END
 
 Image: fieldbook:$version (also fieldbook:latest), $((bytes / 1000000)) MB
-Start: $engine run --rm -p 127.0.0.1:3000:3000 -v fieldbook-logs:/logs -e FIELDBOOK_LOGS=/logs \\
-         --read-only --tmpfs /tmp -e BENTOML_HOME=/tmp/bentoml --cap-drop ALL --security-opt no-new-privileges \\
+Start: $engine run --rm -p 127.0.0.1:3000:3000 -v fieldbook-logs:/logs -e FIELDBOOK_TOKEN \\
+         --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges \\
          fieldbook:latest
 END

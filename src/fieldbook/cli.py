@@ -7,6 +7,7 @@ import importlib
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -88,6 +89,34 @@ def adopt(
 def measure() -> None:
     """Time every model on this machine; fail if the champion breaks a limit on latency."""
     _function("measure:main")()
+
+
+@app.command()
+def compact(logs: Annotated[Path, typer.Argument(help="the folder of the prediction log")] = Path("logs")) -> None:
+    """Make Parquet files of the log's closed files; a server may go on writing beside it."""
+    if not logs.is_dir():
+        raise FieldbookError(f"{logs} is no folder: say where the prediction log is")
+    made = _function("log:compact")(logs)
+    print(f"{len(made)} files made in {logs}")
+
+
+@app.command()
+def overload(
+    rows: Annotated[int, typer.Option(help="of a request, 1 or 100")] = 100,
+    seconds: Annotated[float, typer.Option(min=0.5, help="for each rate")] = 4,
+) -> None:
+    """Offer the Bento half, all, twice and five times what it can do on this machine."""
+    _function("overload:main")(rows, seconds)
+
+
+@app.command()
+def bench(
+    seconds: Annotated[float, typer.Option(min=0.05, help="for each number of rows and callers, in each round")] = 1.5,
+    rounds: Annotated[int, typer.Option(min=1, help="over all servers; medians of them are shown")] = 3,
+    only: Annotated[list[str] | None, typer.Option(help="a server; may be given again")] = None,
+) -> None:
+    """Time the Bento on this machine, next to other servers with the same champion."""
+    _function("bench:main")(seconds, rounds, only)
 
 
 @app.command()

@@ -102,15 +102,25 @@ def as_of_join(left: pd.DataFrame, right: pd.DataFrame, by: str, hours: float) -
 _ARRAYS = {"float": np.float64, "int": np.float64, "datetime": "datetime64[m]", "str": object}
 
 
-def arrays(records: Sequence[Mapping[str, Any]], request: Mapping[str, Column]) -> dict[str, np.ndarray]:
-    """Return checked request records as columns, each (rows,); `None` becomes NaN, NaT or an empty string."""
-    columns = {}
+def arrays(columns: Mapping[str, Sequence[Any]], request: Mapping[str, Column]) -> dict[str, np.ndarray]:
+    """Return checked request fields as arrays, each (rows,); `None` becomes NaN, NaT or an empty string.
+
+    Raises
+    ------
+    ValueError
+        If a time is none.
+    """
+    numbers = [name for name, column in request.items() if column.type in ("float", "int")]
+    block = np.array([columns[name] for name in numbers], dtype=np.float64)  # one array costs less than one for each
+    found = dict(zip(numbers, block))
     for name, column in request.items():
-        values = [record[name] for record in records]
+        values = columns[name]
         if column.type == "str":
-            values = ["" if value is None else value for value in values]
-        columns[name] = np.array(values, dtype=_ARRAYS[column.type])
-    return columns
+            values = ["" if value is None else value for value in values] if column.nullable else values
+            found[name] = np.array(values, dtype=object)
+        elif column.type == "datetime":  # to the minute: seconds, where they were sent, are dropped
+            found[name] = np.array(values, dtype="datetime64[s]").astype("datetime64[m]")
+    return found
 
 
 def frame_arrays(frame: pd.DataFrame, request: Mapping[str, Column]) -> dict[str, np.ndarray]:
@@ -228,12 +238,12 @@ def kinds(columns: Mapping[str, np.ndarray], features: Features) -> tuple[list[s
 
 def matrices(columns: Mapping[str, np.ndarray], numeric: list[str], categorical: list[str]) -> dict[str, np.ndarray]:
     """Return the model's inputs: `numeric` (rows, features) float32 and `categorical` (rows, features) strings."""
-    inputs = {}
-    if numeric:
-        inputs["numeric"] = np.stack([columns[name] for name in numeric], axis=1).astype(np.float32, copy=False)
-    if categorical:
-        inputs["categorical"] = np.stack([columns[name] for name in categorical], axis=1).astype(object, copy=False)
-    return inputs
+    kinds = {"numeric": (numeric, np.float32), "categorical": (categorical, object)}
+    return {
+        kind: np.ascontiguousarray(np.array([columns[name] for name in names], dtype=dtype).T)
+        for kind, (names, dtype) in kinds.items()
+        if names
+    }
 
 # %% ../../notebooks/05_features.ipynb #a0030a8f
 def usable(table: pd.DataFrame, among: Sequence[int], most_values: int | None = None) -> list[int]:

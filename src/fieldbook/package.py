@@ -11,6 +11,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from functools import singledispatch
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 from onnx import ModelProto, TensorProto, compose, helper, numpy_helper, parser
 from sklearn.base import BaseEstimator
 from sklearn.dummy import DummyClassifier, DummyRegressor
@@ -42,8 +45,8 @@ from fieldbook.train import (
 )
 
 # %% auto #0
-__all__ = ['OPSET', 'ML', 'IR', 'OUTPUTS', 'CODE', 'SERVED', 'graph', 'to_graph', 'run', 'parity', 'lineage', 'manifest', 'main',
-           'build_bento', 'bento']
+__all__ = ['OPSET', 'ML', 'IR', 'OUTPUTS', 'CODE', 'graph', 'to_graph', 'run', 'parity', 'lineage', 'manifest', 'main',
+           'build_bento', 'write_sbom', 'bento']
 
 # %% ../../notebooks/09_package.ipynb #a8cce641
 OPSET, ML, IR = 20, 3, 10  # of ONNX, of its operators for classical models, and of the file
@@ -342,6 +345,7 @@ def manifest(
     config: Config,
     choice: dict[str, Any],
     also: dict[str, Any],
+    fallback: dict[str, str] | None,
     numeric: list[str],
     categories: dict[str, list[str]],
     samples: list[dict[str, Any]],
@@ -354,6 +358,7 @@ def manifest(
     ----------
     config, choice : settings, and what `select` wrote of the champion.
     also : what is answered beside it, by framing: digest of the graph, and figures.
+    fallback : name and digest of the graph of the model that answers when the champion does not, if there is one.
     numeric : names of the numeric features in order.
     categories : values seen in training by categorical feature, in order.
     samples : requests with the answer they must get.
@@ -369,6 +374,8 @@ def manifest(
         "settings": choice["settings"],
         "framing": {"name": scope.framing, **_served(config.task)},
         "also": {name: {**found, "framing": _served(scope.framings[name])} for name, found in also.items()},
+        "fallback": fallback,
+        "service": scope.service.model_dump(),
         "combine": {"name": config.combine.name, "weights": config.combine.weights},
         "problem": config.problem,
         "request": {name: column.model_dump() for name, column in config.features.request.items()},
@@ -405,13 +412,14 @@ def main() -> None:
     target.mkdir(parents=True)
     largest = _write(model, held, numeric, categorical, config, config.task, target / "model.onnx")
     also = _companions(held, numeric, categorical, config, target)
-    digests = {name: found["graph"] for name, found in also.items()}
+    spare = _fallback(config, choice["model"], target)
+    digests = {name: found["graph"] for name, found in also.items()} | ({"fallback": spare["graph"]} if spare else {})
     origin = lineage(
         config, target / "model.onnx", source / "choice.json", Path("data/raw"), Path(__file__).parent, digests
     )
     categories = {name: sorted(train[name].unique()) for name in categorical}
     samples = _samples(config, model, held, numeric + categorical)
-    told = manifest(config, choice, also, numeric, categories, samples, origin, largest)
+    told = manifest(config, choice, also, spare, numeric, categories, samples, origin, largest)
     replace(target / "manifest.json", json.dumps(told, indent=2) + "\n")
     written = card.markdown(config, told, choice, json.loads((source / "diagnosis.json").read_text()))
     replace(target / "card.md", written)
@@ -448,6 +456,19 @@ def _companions(
     return found
 
 
+def _fallback(config: Config, champion: str, target: Path) -> dict[str, str] | None:
+    """Copy the fallback's graph; return its name and digest, or None where the champion needs none or there is none."""
+    name = config.scope.service.fallback
+    if name is None or name == champion:
+        return None
+    if name not in config.models:
+        print(f"package: {name}, the scope's fallback, is not among the models; a champion that fails has none")
+        return None
+    graph = Path("data/graphs") / name / "model.onnx"
+    shutil.copyfile(graph, target / "fallback.onnx")
+    return {"model": name, "graph": hashlib.sha256(graph.read_bytes()).hexdigest()}
+
+
 def _samples(config: Config, model: Pipeline, table: pd.DataFrame, names: list[str]) -> list[dict[str, Any]]:
     """Return requests from validation, spread from the lowest answer to the highest, with their answers."""
     outputs = predict(model, table[names], config.task)
@@ -462,9 +483,6 @@ def _samples(config: Config, model: Pipeline, table: pd.DataFrame, names: list[s
     return [{"request": request, "answer": answer} for request, answer in zip(sent, answers)]
 
 # %% ../../notebooks/09_package.ipynb #183eedc5
-SERVED = ("__init__", "scope", "features", "log", "serve")  # modules that bentofile.yaml lists
-
-
 def build_bento(project: Path, target: Path) -> str:
     """Build the Bento that bentofile.yaml describes into the folder `target`; return its version.
 
@@ -473,8 +491,10 @@ def build_bento(project: Path, target: Path) -> str:
     project : folder with bentofile.yaml, the champion and the code.
     target : becomes the Bento; replaced as a whole.
     """
-    served = [project / "data/champion/manifest.json", *(project / "src/fieldbook" / f"{name}.py" for name in SERVED)]
-    version = digest(*served, project / "bentofile.yaml", project / "conf/deploy/requirements.lock")[:12]
+    listed = yaml.safe_load((project / "bentofile.yaml").read_text())["include"]
+    included = [path for pattern in listed for path in sorted(project.glob(pattern))]
+    deploy = project / "conf/deploy"
+    version = digest(*included, project / "bentofile.yaml", deploy / "requirements.lock", deploy / "Dockerfile")[:12]
     with tempfile.TemporaryDirectory() as home:
         os.environ |= {"BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "True"}  # read once, when bentoml is imported
         import bentoml
@@ -483,6 +503,8 @@ def build_bento(project: Path, target: Path) -> str:
         draft = target.with_name(f".{target.name}.{os.getpid()}")
         shutil.rmtree(draft, ignore_errors=True)
         shutil.copytree(bento.path, draft)
+    shutil.copyfile(deploy / "Dockerfile", draft / "env/docker/Dockerfile")
+    write_sbom(deploy / "requirements.lock", draft / "src/sbom.json")
     described = draft / "bento.yaml"
     described.write_text(
         re.sub(r"(?m)^creation_time: .*$", "creation_time: '2000-01-01T00:00:00+00:00'", described.read_text())
@@ -490,6 +512,14 @@ def build_bento(project: Path, target: Path) -> str:
     shutil.rmtree(target, ignore_errors=True)
     os.replace(draft, target)
     return version
+
+
+def write_sbom(lock: Path, target: Path) -> None:
+    """Write the bill of materials of locked packages, with their hashes, as CycloneDX JSON."""
+    command = [sys.executable, "-m", "cyclonedx_py", "requirements", "--output-reproducible", "-o", target, lock]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise FieldbookError(f"no bill of materials can be made of {lock}: {done.stderr.strip()[-200:]}")
 
 
 def bento() -> None:

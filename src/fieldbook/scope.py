@@ -27,9 +27,9 @@ __all__ = ['Derived', 'Sample', 'AnyFraming', 'TAKEN', 'Strict', 'Column', 'Tabl
            'Dimension', 'Select', 'Measure', 'AllRows', 'SimpleSample', 'StratifiedSample', 'WeightedSample',
            'ReservoirSample', 'ImportanceSample', 'Perturb', 'Rows', 'LabellingFunction', 'Label', 'Framing', 'Binary',
            'CostTable', 'Multiclass', 'LabelCosts', 'Multilabel', 'UnitCosts', 'Regression', 'Stakeholder',
-           'Requirement', 'Scope', 'Tune', 'Leakage', 'Ingest', 'Features', 'Evaluate', 'Combine', 'Package',
-           'Heuristic', 'Config', 'explain', 'check', 'compose', 'load', 'read', 'replace', 'Problem', 'build_problem',
-           'divide', 'main']
+           'Requirement', 'Steady', 'Service', 'Scope', 'Tune', 'Leakage', 'Ingest', 'Features', 'Evaluate', 'Combine',
+           'Package', 'Heuristic', 'Config', 'explain', 'check', 'compose', 'load', 'read', 'replace', 'Problem',
+           'build_problem', 'divide', 'main']
 
 # %% ../../notebooks/01_scope.ipynb #2c3230e0
 class Strict(BaseModel):
@@ -49,6 +49,7 @@ class Column(Strict):
     one_of : the only values allowed.
     max_length : most characters of a string.
     why : what the value means and its unit, for people and for the API page.
+    private : in the prediction log, stands as a keyed hash or not at all.
     """
 
     type: Literal["float", "int", "str", "datetime"]
@@ -58,6 +59,7 @@ class Column(Strict):
     one_of: list[str] | None = None
     max_length: int = 64
     why: str = ""
+    private: Literal["hash", "omit"] | None = None
 
 
 class Table(Strict):
@@ -516,9 +518,14 @@ class Framing(Strict):
         """Return what always giving the same answer costs, (rows, questions, answers)."""
         raise NotImplementedError
 
+    def told(self, outputs: np.ndarray) -> dict[str, list[Any]]:
+        """Return what a caller is told of the outputs, (rows, columns): fields, each with a value for every row."""
+        raise NotImplementedError
+
     def answers(self, outputs: np.ndarray) -> list[dict[str, Any]]:
         """Return what a caller is told, for each row of the outputs."""
-        raise NotImplementedError
+        told = self.told(outputs)
+        return [dict(zip(told, values)) for values in zip(*told.values())]
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schemas of the fields of an answer."""
@@ -526,6 +533,16 @@ class Framing(Strict):
         words = {"type": "string", "enum": self.columns}
         shares = {"type": "object", "properties": dict.fromkeys(self.columns, share), "required": self.columns}
         return {"probabilities": shares, "decision": words}
+
+    @property
+    def words(self) -> list[str]:
+        """What may be decided, in words; empty where it is a value."""
+        return self.columns
+
+    @property
+    def outcome(self) -> Any:
+        """The type of what may be told to have happened."""
+        return Literal[tuple(self.columns)]
 
     def lacking(self, label: np.ndarray) -> str | None:
         """Return what known labels lack that training or evaluation needs, in words; None if nothing."""
@@ -546,10 +563,6 @@ def _one_kind(same: list[str], events: np.ndarray, columns: list[str]) -> str | 
         return None
     return f"{'no' if events[0, columns.index(same[0])] == 0 else 'nothing but'} {same[0]!r}"
 
-
-def _rounded(values: np.ndarray) -> list[float]:
-    return [round(float(value), 7) for value in values]
-
 # %% ../../notebooks/01_scope.ipynb #9e972901
 class Binary(Framing):
     """It happens, or it does not. Labels are 1.0 and 0.0; the one output is the probability that it happens."""
@@ -563,6 +576,16 @@ class Binary(Framing):
     def columns(self) -> list[str]:
         """The positive outcome."""
         return [self.positive]
+
+    @property
+    def words(self) -> list[str]:
+        """Either of the two."""
+        return [self.negative, self.positive]
+
+    @property
+    def outcome(self) -> Any:
+        """Either of the two."""
+        return Literal[self.negative, self.positive]
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schemas of probability and decision."""
@@ -588,13 +611,10 @@ class Binary(Framing):
     def _price(self, acts: np.ndarray, label: np.ndarray) -> np.ndarray:
         return self.costs.false_alarm * (acts & (label == 0)) + self.costs.missed * (~acts & (label == 1))
 
-    def answers(self, outputs: np.ndarray) -> list[dict[str, Any]]:
+    def told(self, outputs: np.ndarray) -> dict[str, list[Any]]:
         """Return probability and decision."""
-        threshold = self.costs.threshold
-        return [
-            {"probability": round(p, 7), "decision": self.positive if p >= threshold else self.negative}
-            for p in outputs[:, 0].tolist()
-        ]
+        threshold, words, share = self.costs.threshold, (self.negative, self.positive), outputs[:, 0]
+        return {"probability": share.round(7).tolist(), "decision": [words[p >= threshold] for p in share.tolist()]}
 
 # %% ../../notebooks/01_scope.ipynb #a93b1ae7
 class CostTable(Strict):
@@ -651,12 +671,10 @@ class Multiclass(Framing):
         """Return the cost of each decision, always taken, (rows, 1, classes)."""
         return self.prices.T[label.astype(int)][:, None]
 
-    def answers(self, outputs: np.ndarray) -> list[dict[str, Any]]:
+    def told(self, outputs: np.ndarray) -> dict[str, list[Any]]:
         """Return the probability of each class and the cheapest decision."""
-        return [
-            {"probabilities": dict(zip(self.classes, _rounded(row))), "decision": self.classes[decision]}
-            for row, decision in zip(outputs, self.decide(outputs))
-        ]
+        shares = [dict(zip(self.classes, row)) for row in outputs.round(7).tolist()]
+        return {"probabilities": shares, "decision": [self.classes[decision] for decision in self.decide(outputs)]}
 
 # %% ../../notebooks/01_scope.ipynb #65bc3458
 class LabelCosts(Strict):
@@ -680,6 +698,11 @@ class Multilabel(Framing):
     def columns(self) -> list[str]:
         """The labels."""
         return list(self.costs.labels)
+
+    @property
+    def outcome(self) -> Any:
+        """Any of the labels."""
+        return list[Literal[tuple(self.columns)]]
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schemas of the probabilities and the list of decisions."""
@@ -715,16 +738,12 @@ class Multilabel(Framing):
         """Return the cost of never and of always acting on each label, (rows, labels, 2)."""
         return np.concatenate([binary.constants(y) for binary, y in zip(self.each, self.events(label).T)], axis=1)
 
-    def answers(self, outputs: np.ndarray) -> list[dict[str, Any]]:
+    def told(self, outputs: np.ndarray) -> dict[str, list[Any]]:
         """Return the probability of each label, and the labels to act on."""
         least = np.array([binary.costs.threshold for binary in self.each])
-        return [
-            {
-                "probabilities": dict(zip(self.columns, _rounded(row))),
-                "decision": [name for name, act in zip(self.columns, row >= least) if act],
-            }
-            for row in outputs
-        ]
+        shares = [dict(zip(self.columns, row)) for row in outputs.round(7).tolist()]
+        acts = [[name for name, act in zip(self.columns, row) if act] for row in (outputs >= least).tolist()]
+        return {"probabilities": shares, "decision": acts}
 
 # %% ../../notebooks/01_scope.ipynb #7236bcc7
 class UnitCosts(Strict):
@@ -753,6 +772,16 @@ class Regression(Framing):
         """What the value is of."""
         return [self.target]
 
+    @property
+    def words(self) -> list[str]:
+        """None."""
+        return []
+
+    @property
+    def outcome(self) -> Any:
+        """A value."""
+        return float
+
     def schema(self) -> dict[str, Any]:
         """Return the JSON schemas of value and unit."""
         return {
@@ -778,9 +807,9 @@ class Regression(Framing):
         best = np.full((len(label), 1), np.quantile(label, self.costs.quantile))
         return self.cost(best, label)[:, None, None]
 
-    def answers(self, outputs: np.ndarray) -> list[dict[str, Any]]:
+    def told(self, outputs: np.ndarray) -> dict[str, list[Any]]:
         """Return value and unit."""
-        return [{"value": round(value, 4), "unit": self.unit} for value in outputs[:, 0].tolist()]
+        return {"value": outputs[:, 0].round(4).tolist(), "unit": [self.unit] * len(outputs)}
 
     def describe(self, label: np.ndarray) -> dict[str, float]:
         """Return mean and quantiles."""
@@ -807,6 +836,43 @@ class Requirement(Strict):
     watched_by: list[str] = Field(min_length=1)
 
 
+class Steady(Strict):
+    """Whom answers are kept for when the model changes: requests that agree in the fields `by` are of one subject.
+
+    A new model flips what an earlier one decided for a subject only if it is surer than the threshold by `margin`.
+    """
+
+    by: list[str] = Field(min_length=1)
+    margin: float = Field(gt=0, lt=1)
+
+
+class Service(Strict):
+    """What callers may count on, also on a bad day.
+
+    Attributes
+    ----------
+    budget_ms : from the whole request to its answer; past it the fallback answers; who would wait a quarter is shed.
+    fallback : the model that answers when the champion is late or fails, or none.
+    when_log_fails : refuse, or answer all the same and count what was not logged.
+    body_kib, rows : most that a request may hold.
+    body_seconds : within which a request must have come in.
+    segment_mib, segment_minutes : size and age at which the log begins a new file.
+    drain_seconds : how long requests are still answered after SIGTERM.
+    steady : whom answers are kept for, if for anyone.
+    """
+
+    budget_ms: float = Field(gt=0)
+    fallback: str | None
+    when_log_fails: Literal["refuse", "answer"]
+    body_kib: int = Field(ge=1)
+    rows: int = Field(ge=1)
+    body_seconds: float = Field(gt=0)
+    segment_mib: int = Field(ge=1)
+    segment_minutes: float = Field(gt=0)
+    drain_seconds: float = Field(ge=0)
+    steady: Steady | None = None
+
+
 class Scope(Strict):
     """What is promised, to whom it matters, and what decides.
 
@@ -819,6 +885,7 @@ class Scope(Strict):
     requirements : reliable, scalable, maintainable, adaptable.
     framing : the name of the framing that is asked.
     framings : the framings that could be.
+    service : what callers may count on.
     """
 
     promise: str
@@ -828,6 +895,7 @@ class Scope(Strict):
     requirements: dict[Literal["reliable", "scalable", "maintainable", "adaptable"], Requirement]
     framing: str
     framings: dict[str, AnyFraming] = Field(min_length=1)
+    service: Service
 
     @model_validator(mode="after")
     def _all_four(self) -> Scope:
@@ -991,6 +1059,16 @@ class Config(Strict):
                 raise ValueError(
                     f"combine: {name!r} is {kind or 'no framing'}; only binary and regression have one answer"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_steady(self) -> Config:
+        steady = self.scope.service.steady
+        unknown = sorted(set(steady.by) - set(self.features.request)) if steady else []
+        if unknown:
+            raise ValueError(f"scope.service.steady.by names {unknown}, which no request has")
+        if steady and self.task.kind not in ("binary", "multiclass"):
+            raise ValueError(f"scope.service.steady: a {self.task.kind} answer has no decision to be kept")
         return self
 
 # %% ../../notebooks/01_scope.ipynb #17865835

@@ -31,7 +31,9 @@ def test_another_framing_is_one_word(project: Project, tmp_path: Path, framing: 
     try:
         for sample in manifest["samples"]:
             answer = server.client.post("/predict", json=sample["request"]).json()
-            assert told | {"also", "priority", "model_version", "request_id", "unseen"} == set(answer), answer
+            assert told | {"also", "priority", "fallback", "model_version", "request_id", "unseen"} == set(answer), (
+                answer
+            )
             assert {name: answer[name] for name in told} == nearly(sample["answer"])
         counted = server.client.get("/metrics").text
         assert ("fieldbook_value_count 3.0" if framing == "minutes" else "fieldbook_predictions_total{") in counted

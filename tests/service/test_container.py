@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import time
 import uuid
@@ -19,11 +20,12 @@ import pytest
 pytestmark = pytest.mark.container
 
 ROOT = Path(__file__).resolve().parents[2]
+BASE = "docker.io/library/python:3.11-slim"
 SCRIPT = ROOT / "conf" / "deploy" / "container.sh"
 HARDENED = [
-    "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
-    "--volume", "/logs", "--env", "FIELDBOOK_LOGS=/logs", "--env", "BENTOML_HOME=/tmp/bentoml",
+    "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--volume", "/logs",
 ]  # fmt: skip
+SHELLS = ["/usr/bin/dash", "/usr/bin/bash"]  # of Debian; sh is a link to the first
 TRAINING_ONLY = ["pandas", "sklearn", "torch", "mlflow", "hydra", "dvc", "skl2onnx"]
 
 
@@ -76,11 +78,12 @@ def wait_until_ready(container: Container, seconds: float = 60) -> None:
 
 
 @contextlib.contextmanager
-def started(engine: str, image: str) -> Iterator[Container]:
+def started(engine: str, image: str, *options: str) -> Iterator[Container]:
     """Start the image, locked down, on a free port of the loopback; remove it and its volume at the end."""
     container = Container(engine, f"fieldbook-test-{uuid.uuid4().hex[:12]}")
     try:
-        container.do("run", "--detach", "--name", container.name, "--publish", "127.0.0.1::3000", *HARDENED, image)
+        published = ["--publish", "127.0.0.1::3000"]
+        container.do("run", "--detach", "--name", container.name, *published, *HARDENED, *options, image)
         container.url = "http://" + container.do("port", container.name, "3000/tcp").split()[0]
         wait_until_ready(container)
         yield container
@@ -135,7 +138,9 @@ def test_every_answer_is_logged_on_the_volume(container: Container, manifest: di
     request, mark = manifest["samples"][0]["request"], f"test-{uuid.uuid4().hex}"
     answer = httpx.post(f"{container.url}/predict", json=request, headers={"x-request-id": mark}, timeout=10)
     assert answer.status_code == 200, answer.text
-    log = container.inside("sh", "-c", "cat /logs/predictions-*.jsonl")
+    log = container.inside(
+        "python", "-c", "import glob; print(*(open(p).read() for p in glob.glob('/logs/pred*')), sep='', end='')"
+    )
     rows = [row for row in map(json.loads, log.splitlines()) if row["request_id"] == mark]
     assert [row["probability"] for row in rows] == [answer.json()["probability"]]
     assert rows[0]["inputs"].keys() == request.keys()
@@ -150,8 +155,9 @@ def test_the_server_has_no_privileges(container: Container) -> None:
 
 
 def test_the_image_is_read_only_and_the_logs_are_not(container: Container) -> None:
-    refused = run(container.engine, "exec", container.name, "touch", "/home/bentoml/bento/new")
-    assert refused.returncode != 0 and "Read-only" in refused.stderr
+    for place in ("/home/bentoml/bento/new", "/app/.venv/new", "/new"):
+        refused = run(container.engine, "exec", container.name, "touch", place)
+        assert refused.returncode != 0 and "Read-only" in refused.stderr
     container.inside("touch", "/logs/new")
 
 
@@ -159,6 +165,46 @@ def test_the_image_has_no_training_packages(container: Container) -> None:
     ask = "import importlib.util, sys; print([name for name in sys.argv[1:] if importlib.util.find_spec(name)])"
     found = container.inside("python", "-c", ask, "bentoml", "onnxruntime", *TRAINING_ONLY)
     assert found.strip() == "['bentoml', 'onnxruntime']"
+
+
+def test_it_needs_no_shell_and_takes_its_token_from_a_file(engine: str, image: str, tmp_path: Path) -> None:
+    """Without a shell it starts, answers, and takes outcomes from who has the mounted token."""
+    token = tmp_path / "token"
+    token.write_text("mounted\n")
+    token.chmod(0o644)
+    hidden = [word for shell in SHELLS for word in ("--volume", f"/dev/null:{shell}:ro")]
+    secret = ["--volume", f"{token}:/run/token:ro", "--env", "FIELDBOOK_TOKEN_FILE=/run/token"]
+    with started(engine, image, *hidden, *secret) as running:
+        assert run(engine, "exec", running.name, "/bin/sh", "-c", "true").returncode != 0
+        told = {"request_id": "any", "outcome": "late"}
+        codes = [
+            httpx.post(f"{running.url}/feedback", json=told, headers={"Authorization": f"Bearer {word}"}).status_code
+            for word in ("guessed", "mounted")
+        ]
+        assert codes == [401, 202]
+    assert "mounted" not in run(engine, "history", "--no-trunc", image).stdout
+
+
+def test_the_bill_of_materials_is_what_is_installed(container: Container) -> None:
+    """Each installed package is listed with its version, and each file that may be installed with its hash."""
+    code = "from importlib.metadata import distributions as d; print(*(f'{p.name}=={p.version}' for p in d()))"
+    installed = {_plain(name) for name in container.inside("/app/.venv/bin/python", "-c", code).split()}
+    listed = json.loads(container.inside("cat", "/home/bentoml/bento/src/sbom.json"))["components"]
+    assert installed <= {_plain(f"{part['name']}=={part['version']}") for part in listed}
+    assert all(part["externalReferences"][0]["hashes"] for part in listed)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-").replace(".", "-")
+
+
+def test_it_is_small(container: Container, engine: str, image: str) -> None:
+    """The image adds less than 250 MB to its base, and a worker that has answered holds less than 200 MB."""
+    sizes = [int(run(engine, "image", "inspect", "--format", "{{.Size}}", name).stdout) for name in (image, BASE)]
+    assert sizes[0] - sizes[1] < 250e6, f"{(sizes[0] - sizes[1]) / 1e6:.0f} MB"
+    code = "import glob; print(*(open(p).read() for p in glob.glob('/proc/[0-9]*/status')))"
+    held = [int(kilobytes) for kilobytes in re.findall(r"VmRSS:\s*(\d+)", container.inside("python", "-c", code))]
+    assert max(held) < 200_000, f"{max(held) / 1000:.0f} MB"
 
 
 def test_sigterm_ends_it(engine: str, image: str) -> None:
