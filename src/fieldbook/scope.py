@@ -11,10 +11,10 @@ import os
 import shutil
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 
 from . import FieldbookError
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['Derived', 'Sample', 'AnyFraming', 'TAKEN', 'Strict', 'Column', 'Table', 'Costs', 'Limit', 'Hash', 'Cross', 'Cycle',
-           'Missing', 'Audit', 'Condition', 'Fairness', 'Behaviour', 'Least', 'Find', 'Explain', 'Diagnose',
-           'Dimension', 'Select', 'Measure', 'AllRows', 'SimpleSample', 'StratifiedSample', 'WeightedSample',
-           'ReservoirSample', 'ImportanceSample', 'Perturb', 'Rows', 'LabellingFunction', 'Label', 'Framing', 'Binary',
-           'CostTable', 'Multiclass', 'LabelCosts', 'Multilabel', 'UnitCosts', 'Regression', 'Stakeholder',
-           'Requirement', 'Steady', 'Service', 'Scope', 'Tune', 'Leakage', 'Ingest', 'Features', 'Evaluate', 'Combine',
-           'Package', 'Heuristic', 'Config', 'explain', 'check', 'compose', 'load', 'read', 'replace', 'Problem',
-           'build_problem', 'divide', 'main']
+__all__ = ['Derived', 'Sample', 'AnyFraming', 'TAKEN', 'Kind', 'SETTINGS', 'Strict', 'Column', 'Table', 'Costs', 'Limit', 'Hash',
+           'Cross', 'Cycle', 'Missing', 'Audit', 'Condition', 'Fairness', 'Behaviour', 'Least', 'Find', 'Explain',
+           'Diagnose', 'Dimension', 'Select', 'Measure', 'AllRows', 'SimpleSample', 'StratifiedSample',
+           'WeightedSample', 'ReservoirSample', 'ImportanceSample', 'Perturb', 'Rows', 'LabellingFunction', 'Label',
+           'Framing', 'Binary', 'CostTable', 'Multiclass', 'LabelCosts', 'Multilabel', 'UnitCosts', 'Regression',
+           'Stakeholder', 'Requirement', 'Steady', 'Service', 'Scope', 'Tune', 'Leakage', 'Ingest', 'Features',
+           'Evaluate', 'Combine', 'Package', 'Heuristic', 'Config', 'explain', 'check', 'compose', 'load', 'read',
+           'replace', 'Problem', 'build_problem', 'divide', 'section', 'main']
 
 # %% ../../notebooks/01_scope.ipynb #2c3230e0
 class Strict(BaseModel):
@@ -1216,6 +1216,33 @@ def divide(settings: dict[str, Any], folder: Path) -> None:
     for path, text in files.items():
         if not path.exists() or path.read_text() != text:
             replace(path, text)
+
+# %% ../../notebooks/01_scope.ipynb #7c2ea1b3
+Kind = TypeVar("Kind")
+SETTINGS = Path("data/settings")
+
+
+def section(name: str, kind: type[Kind], folder: Path = SETTINGS) -> Kind:
+    """Return one section of the composed settings, typed.
+
+    Parameters
+    ----------
+    name : of the section: a top-level key of `conf/`, or a part of `model` or `scope`, such as `model/boosting`.
+    kind : the type it must have: a `Strict` record, or any type that pydantic can check, such as `dict[str, date]`.
+    folder : holds a file for each section; the stage `scope` writes them.
+
+    Raises
+    ------
+    FieldbookError
+        If there is no such section, or it is not of this type; the message names file, key and what is allowed.
+    """
+    path = folder / f"{name}.json"
+    try:
+        return TypeAdapter(kind).validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise FieldbookError(f"{path} is missing: run `dvc repro scope` from the project's root") from None
+    except ValidationError as error:
+        raise FieldbookError(explain(error, str(path))) from None
 
 # %% ../../notebooks/01_scope.ipynb #aa4951d3
 def main() -> None:
