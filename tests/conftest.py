@@ -2,14 +2,17 @@
 
 import json
 import subprocess
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from fieldbook.scope import Config, Problem, build_problem, load
+from fieldbook.scope import AnyFraming, Config, Framing, Problem, build_problem, load, section
 
+Setting = Callable[[str, Any], Any]
 ROOT = Path(__file__).parents[1]
 
 
@@ -29,9 +32,21 @@ def config(project: Path) -> Config:
 
 
 @pytest.fixture(scope="session")
-def problem(config: Config) -> Problem:
+def setting(project: Path) -> Setting:
+    """Return what reads a section of the settings, as `section` does: by its name and type."""
+    return partial(section, folder=project / "data/settings")
+
+
+@pytest.fixture(scope="session")
+def task(setting: Setting) -> Framing:
+    """Return the framing that is asked."""
+    return setting("task", AnyFraming)
+
+
+@pytest.fixture(scope="session")
+def problem(setting: Setting) -> Problem:
     """Return the problem of this project."""
-    return build_problem(config.problem)
+    return build_problem(setting("problem", dict[str, Any]))
 
 
 @pytest.fixture(scope="session")

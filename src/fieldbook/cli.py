@@ -1,72 +1,42 @@
-"""The command line: a subcommand for each stage of dvc.yaml, and a few for people.
+"""The command line: a subcommand for each stage of the table in `stages`, and a few for people.
 
 Modules are imported only when their command runs: a stage that needs no torch does not pay for it.
 """
 
-import importlib
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from fieldbook import FieldbookError
+from fieldbook.stages import STAGES, Stage, at
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 PANEL = "Stages, which `dvc repro` calls"
 
 
-def _function(place: str) -> Callable[..., Any]:
-    """Import and return the function at `MODULE:FUNCTION` of this package."""
-    module, _, name = place.partition(":")
-    return getattr(importlib.import_module(f"fieldbook.{module}"), name)
-
-
-def add_stage(name: str, place: str, summary: str) -> None:
+def add_stage(stage: Stage) -> None:
     """Add the command of a stage."""
 
-    def command() -> None:
-        _function(place)()
+    def once() -> None:
+        at(stage.place)()
 
-    app.command(name, help=summary, rich_help_panel=PANEL)(command)
+    def for_each(item: Annotated[str, typer.Argument(metavar=stage.each)]) -> None:
+        at(stage.place)(item)
 
-
-def add_stage_for_each(name: str, place: str, what: str, summary: str) -> None:
-    """Add the command of a stage that runs once for each of something."""
-
-    def command(item: Annotated[str, typer.Argument(metavar=what)]) -> None:
-        _function(place)(item)
-
-    app.command(name, help=summary, rich_help_panel=PANEL)(command)
+    app.command(stage.name, help=stage.summary, rich_help_panel=PANEL)(for_each if stage.each else once)
 
 
-add_stage("scope", "scope:main", "conf/ -> params.yaml, checked")
-add_stage("ingest", "ingest:main", "sources -> Parquet, through the contracts")
-add_stage("label", "label:main", "one row per prediction")
-add_stage("split", "split:main", "training, validation, test, production")
-add_stage("features", "features:main", "what the models see")
-add_stage("quality", "quality:main", "how late labels come, and what labelling functions are worth")
-add_stage("missing", "missing:main", "why values are missing")
-add_stage("leakage", "leakage:main", "nothing gives the target away")
-add_stage_for_each("train", "train:main", "MODEL", "fit a model of conf/model/")
-add_stage_for_each("evaluate", "evaluate:main", "MODEL", "its figures on validation")
-add_stage_for_each("convert", "measure:convert", "MODEL", "a model as an ONNX graph")
-add_stage_for_each("diagnose", "diagnose:main", "MODEL", "slices, fairness, behaviour, explanations")
-add_stage("select", "select:main", "the champion, and why")
-add_stage("track", "select:track", "record the models in MLflow")
-add_stage("backtest", "evaluate:backtest_stage", "the champion's recipe over the year")
-add_stage("combine", "combine:main", "other objectives beside the one that is asked")
-add_stage("audit", "audit:main", "what each feature is worth")
-add_stage("package", "package:main", "champion -> ONNX and manifest")
-add_stage("bento", "package:bento", "champion and service -> Bento")
+for each_stage in STAGES:
+    add_stage(each_stage)
 
 
 @app.command(rich_help_panel=PANEL)
 def publish(notebook: str, model: Annotated[str | None, typer.Argument()] = None) -> None:
     """Execute a notebook and make a page of it, or one page for MODEL."""
-    _function("workflow:main")(notebook, model)
+    at("workflow:main")(notebook, model)
 
 
 @app.command()
@@ -82,13 +52,13 @@ def adopt(
     force: Annotated[bool, typer.Option("--force", help="replace the file in conf/problem/")] = False,
 ) -> None:
     """Make a problem of a table of your own: FILE -> conf/problem/NAME.yaml."""
-    _function("adopt:main")(file, target, name, as_of, kind, positive, key, drop, force)
+    at("adopt:main")(file, target, name, as_of, kind, positive, key, drop, force)
 
 
 @app.command()
 def measure() -> None:
     """Time every model on this machine; fail if the champion breaks a limit on latency."""
-    _function("measure:main")()
+    at("measure:main")()
 
 
 @app.command()
@@ -96,7 +66,7 @@ def compact(logs: Annotated[Path, typer.Argument(help="the folder of the predict
     """Make Parquet files of the log's closed files; a server may go on writing beside it."""
     if not logs.is_dir():
         raise FieldbookError(f"{logs} is no folder: say where the prediction log is")
-    made = _function("log:compact")(logs)
+    made = at("log:compact")(logs)
     print(f"{len(made)} files made in {logs}")
 
 
@@ -106,7 +76,7 @@ def overload(
     seconds: Annotated[float, typer.Option(min=0.5, help="for each rate")] = 4,
 ) -> None:
     """Offer the Bento half, all, twice and five times what it can do on this machine."""
-    _function("overload:main")(rows, seconds)
+    at("overload:main")(rows, seconds)
 
 
 @app.command()
@@ -116,19 +86,19 @@ def bench(
     only: Annotated[list[str] | None, typer.Option(help="a server; may be given again")] = None,
 ) -> None:
     """Time the Bento on this machine, next to other servers with the same champion."""
-    _function("bench:main")(seconds, rounds, only)
+    at("bench:main")(seconds, rounds, only)
 
 
 @app.command()
 def summary() -> None:
     """Say what the last run chose, and why, and where everything lies."""
-    _function("workflow:summary")()
+    at("workflow:summary")()
 
 
 @app.command()
 def verify(revision: Annotated[str, typer.Argument(help="the commit to compare with")] = "HEAD") -> None:
     """Compare the outputs of a run with the committed ones: equal, within tolerance, or different."""
-    raise typer.Exit(0 if _function("workflow:verify")(revision) else 1)
+    raise typer.Exit(0 if at("workflow:verify")(revision) else 1)
 
 
 @app.command()
@@ -140,13 +110,13 @@ def tune(
     force: Annotated[bool, typer.Option("--force", help="replace a model file that says something else")] = False,
 ) -> None:
     """Search the hyper-parameters of a model; start again after any interruption, and it goes on."""
-    _function("tune:main")(model, trials, jobs, name, force)
+    at("tune:main")(model, trials, jobs, name, force)
 
 
 @app.command()
 def lineage(identity: Annotated[str, typer.Argument(help="as a prediction in the log carries it")]) -> None:
     """Say where a model came from: commit, run, data, settings, figures."""
-    print(json.dumps(_function("select:lineage")(identity), indent=2))
+    print(json.dumps(at("select:lineage")(identity), indent=2))
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import FieldbookError
-from .scope import Column, Cycle, Derived, Features, Hash, Problem, build_problem, load
+from .scope import Column, Cycle, Derived, Features, Hash, Problem, build_problem, section
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -292,18 +292,17 @@ def main() -> None:
     from fieldbook.ingest import check, read_tables
     from fieldbook.scope import Table
 
-    config = load()
-    problem = build_problem(config.problem)
+    features, problem = section("features", Features), build_problem(section("problem", dict[str, Any]))
     examples = pd.read_parquet("data/examples/examples.parquet")
-    observed = problem.observe(examples, read_tables(Path("data/raw")))[list(config.features.request)]
-    requests = check("requests", observed, Table(key=[], columns=config.features.request))
+    observed = problem.observe(examples, read_tables(Path("data/raw")))[list(features.request)]
+    requests = check("requests", observed, Table(key=[], columns=features.request))
     split = pd.read_parquet("data/splits/splits.parquet")["split"]
     keys = examples[["example_id", "as_of", "label", "label_time", "cluster"]].assign(split=split)
     folder = Path("data/features")
     folder.mkdir(parents=True, exist_ok=True)
     pd.concat([examples[["example_id"]], requests], axis=1).to_parquet(folder / "requests.parquet", index=False)
-    table = pd.concat([keys, build(problem, requests, config.features)], axis=1)
-    training = table.loc[split == "train", config.features.names]
+    table = pd.concat([keys, build(problem, requests, features)], axis=1)
+    training = table.loc[split == "train", features.names]
     seen = usable(training, range(training.shape[1]))
     for name in training.columns.drop(training.columns[seen]):
         print(f"features: {name} holds the same in every training row, or nothing; no model uses it")

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from . import FieldbookError
-from .scope import Column, Table, build_problem, load
+from .scope import Column, Ingest, Table, build_problem, section
 
 # %% auto #0
 __all__ = ['DTYPES', 'NULLABLE', 'schema', 'check', 'write_tables', 'read_tables', 'main']
@@ -119,8 +120,8 @@ def read_tables(folder: Path) -> dict[str, pd.DataFrame]:
 # %% ../../notebooks/02_ingest.ipynb #9b505b69
 def main() -> None:
     """Stage `ingest`: sources -> data/raw/*.parquet."""
-    config = load()
-    tables, contracts = build_problem(config.problem).ingest(), config.ingest.tables
+    tables = build_problem(section("problem", dict[str, Any])).ingest()
+    contracts = section("ingest", Ingest).tables
     if tables.keys() != contracts.keys():
         difference = sorted(tables.keys() ^ contracts.keys())
         raise FieldbookError(f"conf: ingest.tables and the problem's tables differ in {difference}")

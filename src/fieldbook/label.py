@@ -13,7 +13,7 @@ import pandas as pd
 
 from . import FieldbookError
 from .ingest import read_tables
-from .scope import Framing, build_problem, load, replace
+from .scope import AnyFraming, Framing, build_problem, replace, section
 
 # %% auto #0
 __all__ = ['EXAMPLE', 'check_examples', 'count', 'main']
@@ -77,12 +77,12 @@ def count(examples: pd.DataFrame, task: Framing) -> dict[str, Any]:
 # %% ../../notebooks/03_label.ipynb #4b667e90
 def main() -> None:
     """Stage `label`: data/raw -> data/examples/{examples.parquet, count.json}."""
-    config = load()
-    found = build_problem(config.problem).examples(read_tables(Path("data/raw")), config.scope.framing)
-    examples = check_examples(found, config.task)
+    task, framing = section("task", AnyFraming), section("scope/framing", str)
+    found = build_problem(section("problem", dict[str, Any])).examples(read_tables(Path("data/raw")), framing)
+    examples = check_examples(found, task)
     labelled = examples["label"].notna().sum()
     print(f"label: {labelled:,} of {len(examples):,} examples have one; the others are not learnt from")
     folder = Path("data/examples")
     folder.mkdir(parents=True, exist_ok=True)
     examples.to_parquet(folder / "examples.parquet", index=False)
-    replace(folder / "count.json", json.dumps(count(examples, config.task), indent=2) + "\n")
+    replace(folder / "count.json", json.dumps(count(examples, task), indent=2) + "\n")

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from . import FieldbookError
 from .ingest import read_tables
-from .scope import Leakage, Problem, Table, build_problem, load, replace
+from .scope import AnyFraming, Features, Ingest, Leakage, Problem, Table, build_problem, replace, section
 from .split import ORDER
 
 # %% auto #0
@@ -552,18 +552,17 @@ def gate(found: pd.DataFrame) -> None:
 # %% ../../notebooks/04b_leakage.ipynb #68cc8000
 def main() -> None:
     """Stage `leakage`: data/{raw,examples,features} -> data/leakage/{findings.json, passed.json}."""
-    config, folder = load(), Path("data/leakage")
+    limits, folder = section("leakage", Leakage), Path("data/leakage")
     (folder / "passed.json").unlink(missing_ok=True)
     table = pd.read_parquet("data/features/features.parquet")
     rows = pd.read_parquet("data/examples/examples.parquet")
-    kind = config.task.kind
     parts = [table[name].to_numpy() for name in ("label", "split", "cluster")]
-    examples = Examples(table[config.features.names], *parts, kind)
-    problem, tables = build_problem(config.problem), read_tables(Path("data/raw"))
+    examples = Examples(table[section("features", Features).names], *parts, section("task", AnyFraming).kind)
+    problem, tables = build_problem(section("problem", dict[str, Any])), read_tables(Path("data/raw"))
     found = pd.concat(
         [
-            examine(examples, config.leakage, config.seed, _group(config.leakage.group, table, rows)),
-            future(problem, tables, config.ingest.tables, rows, config.leakage),
+            examine(examples, limits, section("seed", int), _group(limits.group, table, rows)),
+            future(problem, tables, section("ingest", Ingest).tables, rows, limits),
         ],
         ignore_index=True,
     )

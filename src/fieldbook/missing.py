@@ -16,7 +16,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.tree import DecisionTreeClassifier
 from threadpoolctl import threadpool_limits
 
-from .scope import Config, load
+from .scope import AnyFraming, Evaluate, Features, Missing, section
 
 # %% auto #0
 __all__ = ['FOLDS', 'ALIKE', 'LEFT', 'SPLITS', 'gaps', 'observed_gaps', 'company', 'draws', 'ratio', 'figure', 'encoded',
@@ -145,7 +145,8 @@ def difference(
     outcome: np.ndarray,
     X: np.ndarray,
     cluster: np.ndarray,
-    settings: Config | Any,
+    evaluate: Evaluate,
+    seed: int,
 ) -> dict[str, float]:
     """Return by how much an outcome, (rows,), differs where the value is missing, all else in X being equal.
 
@@ -155,16 +156,23 @@ def difference(
     expected : (rows,) the probability of that, out of fold.
     outcome : (rows,) in the unit of the label.
     X : (rows, columns) everything else.
-    settings : replicates and confidence under `evaluate`, and `seed`.
+    evaluate, seed : of the interval.
     """
     rest = gone - expected
-    left = outcome - out_of_fold(X, outcome, cluster, settings.seed)
-    slope = ratio(rest * left, rest * rest, cluster, settings.evaluate.replicates, settings.seed)
-    return figure(*slope, settings.evaluate.confidence)
+    left = outcome - out_of_fold(X, outcome, cluster, seed)
+    slope = ratio(rest * left, rest * rest, cluster, evaluate.replicates, seed)
+    return figure(*slope, evaluate.confidence)
 
 # %% ../../notebooks/05b_missing.ipynb #6e7deedf
 def study(
-    name: str, gone: pd.DataFrame, table: pd.DataFrame, outcome: np.ndarray, cluster: np.ndarray, settings: Config | Any
+    name: str,
+    gone: pd.DataFrame,
+    table: pd.DataFrame,
+    outcome: np.ndarray,
+    cluster: np.ndarray,
+    settings: Missing,
+    evaluate: Evaluate,
+    seed: int,
 ) -> dict[str, Any]:
     """Return the signs of why a column is missing, and the kind they speak for.
 
@@ -174,27 +182,27 @@ def study(
     gone, table : which values are missing, and the features, the same rows and columns.
     outcome : (rows, outcomes) float, NaN where the label is not known.
     cluster : (rows,)
-    settings : `missing`, `evaluate` and `seed` of the project.
+    settings, evaluate, seed : on how many rows it is judged, and how intervals are computed.
     """
     missing = gone[name].to_numpy()
     if not missing.any() or missing.all():
         return {"kind": "always missing" if missing.any() else "never missing"}
-    if min(len(np.unique(cluster[missing])), len(np.unique(cluster[~missing]))) < settings.missing.least:
+    if min(len(np.unique(cluster[missing])), len(np.unique(cluster[~missing]))) < settings.least:
         return {"kind": "too few to tell"}
-    rows = _balanced(missing, settings.missing.rows, settings.seed)
+    rows = _balanced(missing, settings.rows, seed)
     missing, outcome, cluster = missing[rows], outcome[rows], np.asarray(cluster)[rows]
     beside = company(gone)[name]
     others = table.iloc[rows].drop(columns=[name, *beside])
     X = encoded(others)
-    expected = out_of_fold(X, missing, cluster, settings.seed)
-    area = foretold(missing, expected, cluster, settings.evaluate.replicates, settings.seed)
-    auc = figure(*area, settings.evaluate.confidence)
-    depends = depends_on(missing, others, settings.seed) if auc["low"] > 0.5 else []
+    expected = out_of_fold(X, missing, cluster, seed)
+    area = foretold(missing, expected, cluster, evaluate.replicates, seed)
+    auc = figure(*area, evaluate.confidence)
+    depends = depends_on(missing, others, seed) if auc["low"] > 0.5 else []
     signs = {"auc": auc, "depends_on": depends, "with": beside}
     known = ~np.isnan(outcome[:, 0])
     if ((missing - expected)[known] ** 2).mean() > ALIKE * missing.mean() * (1 - missing.mean()):
         given = missing[known], expected[known]
-        differ = [difference(*given, y, X[known], cluster[known], settings) for y in outcome[known].T]
+        differ = [difference(*given, y, X[known], cluster[known], evaluate, seed) for y in outcome[known].T]
         signs["difference"] = max(differ, key=lambda f: abs(f["value"]) / max(f["high"] - f["low"], 1e-12))
     return {"kind": kind(**signs), **signs}
 
@@ -236,22 +244,32 @@ def done(number: bool, filled: float) -> str:
     return "; ".join(parts + rest)
 
 # %% ../../notebooks/05b_missing.ipynb #8aacf67b
-def tabulate(features: pd.DataFrame, requests: pd.DataFrame, config: Config, outcome: np.ndarray) -> pd.DataFrame:
+def tabulate(
+    features: pd.DataFrame,
+    requests: pd.DataFrame,
+    names: list[str],
+    outcome: np.ndarray,
+    settings: Missing,
+    evaluate: Evaluate,
+    seed: int,
+) -> pd.DataFrame:
     """Return a row for each feature: share missing by split, the signs, the kind, and what is done.
 
     Parameters
     ----------
     features, requests : the feature table with its keys, and what the caller sent, row by row.
-    config : all settings.
+    names : of the features.
     outcome : (rows, outcomes) float, NaN where the label is not known.
+    settings, evaluate, seed : see `study`.
     """
-    names, train = config.features.names, (features["split"] == "train").to_numpy()
+    train = (features["split"] == "train").to_numpy()
     gone, left = observed_gaps(features[names], requests), gaps(features[names])
     found = []
     for name in names:
         by_split = {f"missing_{s}": _digits(gone[name][features["split"] == s].mean()) for s in SPLITS}
         cluster = features["cluster"].to_numpy()[train]
-        signs = study(name, gone[train], features.loc[train, names], outcome[train], cluster, config)
+        rows = gone[train], features.loc[train, names], outcome[train]
+        signs = study(name, *rows, cluster, settings, evaluate, seed)
         count = gone[name].sum()
         filled = 1 - (left[name] & gone[name]).sum() / count if count else 0.0
         way = done(features[name].dtype.kind == "f", filled) if count else ""
@@ -281,11 +299,13 @@ def _digits(value: float) -> float:
 
 def main() -> None:
     """Stage `missing`: data/features -> data/missing/missing.csv; production is not looked at."""
-    config, folder = load(), Path("data/features")
+    task, folder = section("task", AnyFraming), Path("data/features")
     seen = [("split", "in", list(SPLITS))]
     features = pd.read_parquet(folder / "features.parquet", filters=seen)
     requests = pd.read_parquet(folder / "requests.parquet").set_index("example_id").loc[features["example_id"]]
-    outcome = outcomes(features["label"].to_numpy(), config.task.kind, len(config.task.columns))
+    outcome = outcomes(features["label"].to_numpy(), task.kind, len(task.columns))
     Path("data/missing").mkdir(parents=True, exist_ok=True)
-    table = tabulate(features, requests.reset_index(drop=True), config, outcome)
+    settings = section("missing", Missing), section("evaluate", Evaluate), section("seed", int)
+    names = section("features", Features).names
+    table = tabulate(features, requests.reset_index(drop=True), names, outcome, *settings)
     table.to_csv("data/missing/missing.csv", index=False)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
 from itertools import combinations
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pandas as pd
 from sklearn.metrics import cohen_kappa_score
 
 from . import FieldbookError
-from .scope import Evaluate, LabellingFunction, load, replace
+from .scope import AnyFraming, Evaluate, Label, LabellingFunction, replace, section
 
 # %% auto #0
 __all__ = ['ABSTAIN', 'interval', 'targets', 'delays', 'delay_quantiles', 'votes', 'worth', 'agreement', 'majority',
@@ -378,23 +379,24 @@ def _levels(p: np.ndarray) -> list[np.ndarray]:
 
 def main() -> None:
     """Stage `quality`: data/features -> data/quality/{delays, quantiles, functions, agreement, combined}.csv."""
-    config = load()
-    kind, columns = config.task.kind, config.task.columns
+    task, settings = section("task", AnyFraming), section("label", Label)
+    evaluate, seed = section("evaluate", Evaluate), section("seed", int)
+    kind, columns, functions = task.kind, task.columns, settings.functions
     table = pd.read_parquet("data/features/features.parquet")
-    table = table[table["as_of"] < pd.Timestamp(config.split["validation"])]
+    table = table[table["as_of"] < pd.Timestamp(section("split", dict[str, date])["validation"])]
     labelled = table[table["label"].notna()].reset_index(drop=True)
     target = targets(labelled["label"], kind, columns)
     tables = {
-        "delays": delays(labelled, target, config.label.windows_hours, config.evaluate, config.seed),
+        "delays": delays(labelled, target, settings.windows_hours, evaluate, seed),
         "quantiles": delay_quantiles(labelled, target),
     }
-    if config.label.functions and kind in ("binary", "multiclass"):
-        cast = votes(table, config.label.functions)
+    if functions and kind in ("binary", "multiclass"):
+        cast = votes(table, functions)
         label, cluster = table["label"].to_numpy(), table["cluster"].to_numpy()
-        tables["functions"] = worth(cast, config.label.functions, label, cluster, config.evaluate, config.seed)
-        tables["agreement"] = agreement(cast, config.label.functions)
-        if len(config.label.functions) >= 3:
+        tables["functions"] = worth(cast, functions, label, cluster, evaluate, seed)
+        tables["agreement"] = agreement(cast, functions)
+        if len(functions) >= 3:
             classes = max(2, len(columns))
-            tables["combined"] = judge(cast, label, cluster, classes, config.evaluate, config.seed)
+            tables["combined"] = judge(cast, label, cluster, classes, evaluate, seed)
     for name, found in tables.items():
         replace(Path("data/quality") / f"{name}.csv", found.to_csv(index=False))

@@ -6,15 +6,20 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import os
 import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import is_dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, TypeVar, get_type_hints
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
+from pydantic.errors import PydanticSchemaGenerationError
+from pydantic_core import PydanticCustomError
 
 from . import FieldbookError
 
@@ -22,20 +27,41 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['Derived', 'Sample', 'AnyFraming', 'TAKEN', 'Kind', 'SETTINGS', 'Strict', 'Column', 'Table', 'Costs', 'Limit', 'Hash',
-           'Cross', 'Cycle', 'Missing', 'Audit', 'Condition', 'Fairness', 'Behaviour', 'Least', 'Find', 'Explain',
-           'Diagnose', 'Dimension', 'Select', 'Measure', 'AllRows', 'SimpleSample', 'StratifiedSample',
-           'WeightedSample', 'ReservoirSample', 'ImportanceSample', 'Perturb', 'Rows', 'LabellingFunction', 'Label',
-           'Framing', 'Binary', 'CostTable', 'Multiclass', 'LabelCosts', 'Multilabel', 'UnitCosts', 'Regression',
-           'Stakeholder', 'Requirement', 'Steady', 'Service', 'Scope', 'Tune', 'Leakage', 'Ingest', 'Features',
-           'Evaluate', 'Combine', 'Package', 'Heuristic', 'Config', 'explain', 'check', 'compose', 'load', 'read',
-           'replace', 'Problem', 'build_problem', 'divide', 'section', 'main']
+__all__ = ['Derived', 'Sample', 'AnyFraming', 'TAKEN', 'GIVEN', 'Kind', 'SETTINGS', 'no_such', 'Strict', 'Column', 'Table',
+           'Costs', 'Limit', 'Hash', 'Cross', 'Cycle', 'Missing', 'Audit', 'Condition', 'Fairness', 'Behaviour',
+           'Least', 'Find', 'Explain', 'Diagnose', 'Dimension', 'Select', 'Measure', 'AllRows', 'SimpleSample',
+           'StratifiedSample', 'WeightedSample', 'ReservoirSample', 'ImportanceSample', 'Perturb', 'Rows',
+           'LabellingFunction', 'Label', 'Framing', 'Binary', 'CostTable', 'Multiclass', 'LabelCosts', 'Multilabel',
+           'UnitCosts', 'Regression', 'Stakeholder', 'Steady', 'Service', 'Scope', 'Tune', 'Leakage', 'Ingest',
+           'Features', 'Evaluate', 'Combine', 'Package', 'Heuristic', 'Config', 'Fault', 'first_fault', 'explain',
+           'locate', 'check_sections', 'tell', 'compose', 'check_targets', 'load', 'read', 'parse', 'replace', 'check',
+           'Problem', 'build_problem', 'divide', 'section', 'main']
 
 # %% ../../notebooks/01_scope.ipynb #2c3230e0
+def no_such(what: str, name: str, there: Iterable[str]) -> str:
+    """Return in words that there is no such setting, or other `what`, which may be meant, and which there are."""
+    from difflib import get_close_matches
+
+    known = list(map(str, there))
+    near = get_close_matches(str(name), known, 1)
+    meant = f" (did you mean {near[0]}?)" if near else ""
+    return f"there is no such {what}{meant}; there are {', '.join(known)}"
+
+
 class Strict(BaseModel):
     """A record that refuses unknown keys and cannot be changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_known(cls, value: Any) -> Any:
+        """Name an unknown key with those there are: pydantic alone would not say them."""
+        unknown = [key for key in value if key not in cls.model_fields] if isinstance(value, dict) else []
+        if unknown:
+            words = no_such("setting", unknown[0], cls.model_fields)
+            raise PydanticCustomError("unknown_key", "{words}", {"key": unknown[0], "words": words})
+        return value
 
 # %% ../../notebooks/01_scope.ipynb #d0fc6e3d
 class Column(Strict):
@@ -161,8 +187,8 @@ class Missing(Strict):
     least : nothing is claimed where fewer clusters than this have a missing value, or a known one.
     """
 
-    rows: int = Field(ge=100)
-    least: int = Field(ge=3)
+    rows: int = Field(20_000, ge=100)  # effects worth knowing show on fewer
+    least: int = Field(20, ge=3)  # fewer say nothing about why
 
 
 class Audit(Strict):
@@ -180,9 +206,9 @@ class Audit(Strict):
     may_cost_at_most : share of the cost; a set may go if even the high end of what that costs stays below.
     """
 
-    rows: int = Field(ge=100)
-    repeats: int = Field(ge=1)
-    steps: int = Field(ge=1)
+    rows: int = Field(20_000, ge=100)
+    repeats: int = Field(3, ge=1)  # the interval over clusters is wider than what is left of their noise
+    steps: int = Field(4, ge=1)  # each costs a training
     importance_above: float = Field(ge=0)
     present_at_least: float = Field(ge=0, le=1)
     seen_at_least: float = Field(ge=0, le=1)
@@ -289,8 +315,8 @@ class Least(Strict):
 class Find(Strict):
     """How slices are looked for: `bins` of equal count for a number, and at most so many (`most`) brought back."""
 
-    bins: int = Field(ge=2)
-    most: int = Field(ge=1)
+    bins: int = Field(4, ge=2)  # a slice of two conditions then holds about a sixteenth of the rows
+    most: int = Field(6, ge=1)
 
 
 class Explain(Strict):
@@ -303,12 +329,12 @@ class Explain(Strict):
     answers : single answers that are explained, each with `samples` orders of the features.
     """
 
-    repeats: int = Field(ge=1)
-    top: int = Field(ge=1)
-    points: int = Field(ge=2)
-    background: int = Field(ge=10)
-    answers: int = Field(ge=0)
-    samples: int = Field(ge=2)
+    repeats: int = Field(1, ge=1)  # over 20,000 rows one permutation says what five do; small data wants more
+    top: int = Field(6, ge=1)
+    points: int = Field(9, ge=2)
+    background: int = Field(1000, ge=10)  # rows that stand in for "a usual case"
+    answers: int = Field(3, ge=0)  # the highest, the middle one, and the lowest
+    samples: int = Field(200, ge=2)
 
 
 class Diagnose(Strict):
@@ -325,8 +351,8 @@ class Diagnose(Strict):
     rows: int = Field(ge=100)
     least: Least
     hand_over: list[float]
-    find: Find
-    explain: Explain
+    find: Find = Find()
+    explain: Explain = Explain()
     slices: dict[str, dict[str, Condition]] = {}
 
 # %% ../../notebooks/01_scope.ipynb #be31dc4b
@@ -364,8 +390,8 @@ class Select(Strict):
 class Measure(Strict):
     """How many rows are timed one by one, and how many times over."""
 
-    rows: int = Field(ge=10)
-    repeats: int = Field(ge=5)
+    rows: int = Field(200, ge=10)
+    repeats: int = Field(20, ge=5)  # 4,000 timings hold some 40 beyond the 99th percentile
 
 # %% ../../notebooks/01_scope.ipynb #ea4cd194
 class AllRows(Strict):
@@ -829,13 +855,6 @@ class Stakeholder(Strict):
     needs: str
 
 
-class Requirement(Strict):
-    """What one of the four requirements means here, and the check that watches it: a test, a stage or a metric."""
-
-    means: str
-    watched_by: list[str] = Field(min_length=1)
-
-
 class Steady(Strict):
     """Whom answers are kept for when the model changes: requests that agree in the fields `by` are of one subject.
 
@@ -866,10 +885,10 @@ class Service(Strict):
     when_log_fails: Literal["refuse", "answer"]
     body_kib: int = Field(ge=1)
     rows: int = Field(ge=1)
-    body_seconds: float = Field(gt=0)
-    segment_mib: int = Field(ge=1)
-    segment_minutes: float = Field(gt=0)
-    drain_seconds: float = Field(ge=0)
+    body_seconds: float = Field(10.0, gt=0)
+    segment_mib: int = Field(64, ge=1)
+    segment_minutes: float = Field(60.0, gt=0)
+    drain_seconds: float = Field(1.0, ge=0)
     steady: Steady | None = None
 
 
@@ -882,7 +901,7 @@ class Scope(Strict):
     business : what the organisation wants to move, and by how much.
     because : how the metric that decides maps to that.
     stakeholders : who needs what.
-    requirements : reliable, scalable, maintainable, adaptable.
+    requirements : what reliable, scalable, maintainable and adaptable mean here.
     framing : the name of the framing that is asked.
     framings : the framings that could be.
     service : what callers may count on.
@@ -892,7 +911,7 @@ class Scope(Strict):
     business: str
     because: str
     stakeholders: list[Stakeholder] = Field(min_length=1)
-    requirements: dict[Literal["reliable", "scalable", "maintainable", "adaptable"], Requirement]
+    requirements: dict[Literal["reliable", "scalable", "maintainable", "adaptable"], str]
     framing: str
     framings: dict[str, AnyFraming] = Field(min_length=1)
     service: Service
@@ -908,12 +927,12 @@ class Tune(Strict):
     """How `make tune` searches: trials unless told, proposed in batches, judged on time-ordered folds of training."""
 
     trials: int = Field(ge=1)
-    batch: int = Field(ge=1)
+    batch: int = Field(6, ge=1)  # as many can run side by side
     folds: int = Field(ge=1)
 
 # %% ../../notebooks/01_scope.ipynb #7d79f35d
 class Leakage(Strict):
-    """How far the leakage checks look, and the figures above which they stop the run; `conf/config.yaml` says why.
+    """How far the leakage checks look, and the figures above which they stop the run; `conf/examine.yaml` says why.
 
     Attributes
     ----------
@@ -930,12 +949,12 @@ class Leakage(Strict):
     """
 
     rows: int = Field(ge=100)
-    neighbours: int = Field(ge=100)
+    neighbours: int = Field(2000, ge=100)  # one per cent of copies is twenty
     replicates: int = Field(ge=20)
     confidence: float = Field(gt=0, lt=1)
-    columns: int = Field(ge=2)
-    instants: int = Field(ge=1)
-    near: float = Field(gt=0, lt=1)
+    columns: int = Field(3, ge=2)  # more of them separate honest classes, too
+    instants: int = Field(2, ge=1)
+    near: float = Field(0.01, gt=0, lt=1)
     group: str | None = None
     alone: float = Field(ge=0, le=1)
     together: float = Field(ge=0, le=1)
@@ -1003,9 +1022,9 @@ class Combine(Strict):
 class Package(Strict):
     """How the champion is checked against its ONNX graph, and how many sample requests it is shipped with."""
 
-    parity_rows: int = Field(ge=1)
+    parity_rows: int = Field(10_000, ge=1)
     parity_tolerance: float = Field(gt=0)
-    samples: int = Field(ge=1)
+    samples: int = Field(3, ge=1)
 
 
 class Heuristic(Strict):
@@ -1051,65 +1070,190 @@ class Config(Strict):
         """The framings that are answered beside the one that is asked."""
         return [name for name in self.companions if name != self.scope.framing]
 
-    @model_validator(mode="after")
-    def _can_be_combined(self) -> Config:
-        for name in self.companions:
-            kind = self.scope.framings[name].kind if name in self.scope.framings else None
-            if kind not in ("binary", "regression"):
-                raise ValueError(
-                    f"combine: {name!r} is {kind or 'no framing'}; only binary and regression have one answer"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _can_be_steady(self) -> Config:
-        steady = self.scope.service.steady
-        unknown = sorted(set(steady.by) - set(self.features.request)) if steady else []
-        if unknown:
-            raise ValueError(f"scope.service.steady.by names {unknown}, which no request has")
-        if steady and self.task.kind not in ("binary", "multiclass"):
-            raise ValueError(f"scope.service.steady: a {self.task.kind} answer has no decision to be kept")
-        return self
-
 # %% ../../notebooks/01_scope.ipynb #17865835
+GIVEN = "this setting must be given"
+
+
+class Fault(NamedTuple):
+    """What is wrong with a setting: where it is, as keys, the rule that it breaks, and whether it is a misspelt key."""
+
+    keys: tuple[str | int, ...]
+    rule: str
+    misspelt: bool = False
+
+
+def first_fault(error: ValidationError) -> Fault:
+    """Return the first fault of a failed check, a misspelt key if there is one."""
+    faults = error.errors(include_url=False)
+    fault = next((fault for fault in faults if fault["type"] == "unknown_key"), faults[0])
+    if fault["type"] == "unknown_key":
+        return Fault((*fault["loc"], fault["ctx"]["key"]), fault["msg"], misspelt=True)
+    if fault["type"] == "missing":
+        return Fault(fault["loc"], GIVEN)
+    if fault["type"] == "union_tag_not_found":
+        return Fault(fault["loc"], f"{fault['ctx']['discriminator']} must be given")
+    return Fault(fault["loc"], f"{fault['msg']} (found {str(fault['input'])[:60]!r})")
+
+
 def explain(error: ValidationError, where: str) -> str:
     """Return the first fault of a failed check as one line: the place, the rule and the value found."""
-    faults = error.errors(include_url=False)
-    fault = next(
-        (fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0]
-    )  # a misspelt key comes first
-    place = ".".join(str(part) for part in fault["loc"]) or "(top)"
-    rule = "there is no such setting" if fault["type"] == "extra_forbidden" else fault["msg"]
-    found = "" if fault["type"] == "missing" else f" (found {str(fault['input'])[:60]!r})"
-    return f"{where}: {place}: {rule}{found}"
+    fault = first_fault(error)
+    return f"{where}: {'.'.join(map(str, fault.keys)) or '(top)'}: {fault.rule}"
+
+# %% ../../notebooks/01_scope.ipynb #b0c51e02
+def locate(keys: tuple[str | int, ...], settings: dict[str, Any], conf: Path) -> str | None:
+    """Return the file and line in the folder `conf` that says what stands at these keys; None if no file does.
+
+    Parameters
+    ----------
+    keys : the place in the composed settings; if nothing stands there, where it should stand is looked for.
+    settings : composed.
+    conf : as `compose` takes it.
+    """
+    value: Any = settings
+    for depth, key in enumerate(keys):
+        if not (isinstance(value, dict) and key in value or isinstance(value, list) and key in range(len(value))):
+            keys = keys[:depth]
+            break
+        value = value[key]
+    best, said = None, 0
+    for path in _files(conf, settings):
+        node = _node(path, keys[1:] if path.parent.name == "model" and keys[:1] == ("model",) else keys)
+        says = _says(node, value)
+        if says and says >= said:
+            best, said = f"{path.relative_to(conf.parent)}:{node.start_mark.line + 1}", says
+    return best if keys else None
 
 
-def check(settings: dict[str, Any], where: str = "conf") -> Config:
-    """Return the settings, typed.
+def _files(conf: Path, settings: dict[str, Any]) -> list[Path]:
+    """Return the files that were composed, in their order; the problem that was taken comes last."""
+    problems = sorted((conf / "problem").glob("*.yaml"))
+    problems.sort(key=lambda path: parse(path.read_text(), path).get("problem") == settings.get("problem"))
+    general = sorted(conf.glob("*.yaml"), key=lambda path: path.name != "config.yaml")
+    return [*general, *problems[-1:], *sorted(conf.glob("model/*.yaml"))]
+
+
+def _node(path: Path, keys: tuple[str | int, ...]) -> Any:
+    """Return the node of a YAML file at these keys, or None."""
+    import yaml
+
+    node = yaml.compose(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    for key in keys:
+        if isinstance(node, yaml.SequenceNode) and key in range(len(node.value)):
+            node = node.value[key]
+        else:
+            pairs = node.value if isinstance(node, yaml.MappingNode) else []
+            node = next((child for name, child in pairs if name.value == str(key)), None)
+    return node
+
+
+def _says(node: Any, value: Any) -> int:
+    """Return how much a YAML node says of a value: 0 if something else, and more the more parts a group has."""
+    kind = "mapping" if isinstance(value, dict) else "sequence" if isinstance(value, list) else "scalar"
+    if node is None or node.id != kind:
+        return 0
+    if kind != "scalar":
+        return 1 + len(node.value) if kind == "mapping" else 1
+    try:
+        same = float(node.value) == value  # however it is written
+    except ValueError:
+        same = "${" in node.value or node.value in (str(value), json.dumps(value))
+    return int(same)
+
+# %% ../../notebooks/01_scope.ipynb #b0c51e05
+def check_sections(settings: dict[str, Any], conf: Path = Path("conf"), known: Mapping[str, Any] | None = None) -> None:
+    """Check all sections of the composed settings against their types.
+
+    Parameters
+    ----------
+    settings : composed, references resolved.
+    conf : the folder they come from, in which the fault is looked for.
+    known : sections as they were when they were last checked; those that are still the same need not be checked again.
 
     Raises
     ------
     FieldbookError
-        If a key is unknown, missing or of the wrong type; the message names the first such key.
+        If a section or a key is unknown or missing, a value of the wrong type, or sections do not fit each other; one
+        line that says where, and what is allowed.
     """
-    try:
-        return Config.model_validate(settings)
-    except ValidationError as error:
-        raise FieldbookError(explain(error, where)) from None
+    faults = [*_gaps(settings), *_faults(settings, known or {})] or _conflicts(settings)
+    if faults:
+        raise FieldbookError(tell(min(faults, key=lambda fault: not fault.misspelt), settings, conf))
+
+
+def tell(fault: Fault, settings: dict[str, Any], conf: Path) -> str:
+    """Return a fault as one line: the file in `conf` if one says it, the setting, and the rule."""
+    where = locate(fault.keys, settings, conf) or conf.name
+    return f"{where}: {'.'.join(map(str, fault.keys))}: {fault.rule}"
+
+
+def _gaps(value: Any, keys: tuple[str | int, ...] = ()) -> Iterator[Fault]:
+    """Yield each setting that is `???`, which in conf/ means that somebody must give it."""
+    if value == "???":
+        yield Fault(keys, f"{GIVEN}: ??? stands for a value")
+    for key, part in value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ()):
+        yield from _gaps(part, (*keys, key))
+
+
+def _faults(settings: dict[str, Any], known: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yield the sections that there are not, those that are missing, and the first fault of each of the others."""
+    from fieldbook.stages import SECTIONS, at
+
+    for name in settings.keys() - SECTIONS.keys():
+        yield Fault((name,), no_such("section", name, SECTIONS), misspelt=True)
+    for name, kind in SECTIONS.items():
+        if name not in settings:
+            yield Fault((name,), "this section must be given")
+        elif name not in known or known[name] != settings[name]:
+            try:
+                TypeAdapter(at(kind) if isinstance(kind, str) else kind).validate_python(settings[name])
+            except ValidationError as error:
+                yield _inside((name,), first_fault(error), settings[name])
+
+
+def _inside(keys: tuple[str | int, ...], fault: Fault, value: Any) -> Fault:
+    """Return the fault of a value that stands at these keys; pydantic also names the types it tried."""
+    place, absent = list(keys), fault.misspelt or fault.rule == GIVEN
+    for part in fault.keys[:-1] if absent else fault.keys:
+        if isinstance(value, dict) and part in value or isinstance(value, list) and part in range(len(value)):
+            inside = value[part]
+            if isinstance(inside, dict | list) or part == fault.keys[-1]:
+                place.append(part)
+                value = inside
+    return fault._replace(keys=(*place, *fault.keys[-1:] * absent))
+
+
+def _conflicts(settings: dict[str, Any]) -> list[Fault]:
+    """Return what is wrong between sections that are right by themselves."""
+    scope, kind, faults = settings["scope"], settings["task"]["kind"], []
+    for name in settings["companions"]:
+        asked = scope["framings"].get(name, {}).get("kind")
+        if asked not in ("binary", "regression"):
+            rule = f"{name!r} is {asked or 'no framing'}; only binary and regression have one answer"
+            faults.append(Fault(("combine", "weights", name), rule))
+    if steady := scope["service"].get("steady"):
+        unknown = sorted(set(steady["by"]) - set(settings["features"]["request"]))
+        if unknown:
+            rule = f"no request has {', '.join(unknown)}; there are {', '.join(settings['features']['request'])}"
+            faults.append(Fault(("scope", "service", "steady", "by"), rule))
+        if kind not in ("binary", "multiclass"):
+            faults.append(Fault(("scope", "service", "steady"), f"a {kind} answer has no decision to be kept"))
+    return faults
 
 # %% ../../notebooks/01_scope.ipynb #2d0a3fc6
-def compose(conf: Path, overrides: list[str] | None = None) -> str:
+def compose(conf: Path, overrides: list[str] | None = None, known: Mapping[str, Any] | None = None) -> str:
     """Compose the Hydra configuration in the folder `conf`, check it, and return it as YAML.
 
     Parameters
     ----------
     conf : folder that holds `config.yaml` and its groups.
     overrides : Hydra overrides, such as `model.boosting.estimator.max_iter=50`.
+    known : see `check_sections`.
 
     Raises
     ------
     FieldbookError
-        If Hydra cannot compose the folder or the result fails `check`.
+        If Hydra cannot compose the folder or the result fails `check_sections`.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
@@ -1121,12 +1265,115 @@ def compose(conf: Path, overrides: list[str] | None = None) -> str:
     try:
         with initialize_config_dir(str(conf.resolve()), version_base=None):
             config = hydra_compose("config", overrides=overrides or [])
-        OmegaConf.resolve(config)
+        raw = OmegaConf.to_container(config)
+        if fault := _unresolvable(raw):
+            raise FieldbookError(tell(fault, raw, conf))
+        settings = OmegaConf.to_container(config, resolve=True)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        told = " ".join(str(error).split()).partition(" Config search path")[0]
-        raise FieldbookError(f"{conf.name}: {told}") from None
-    check(OmegaConf.to_container(config), conf.name)
-    return OmegaConf.to_yaml(config)
+        words, _, rest = str(error).partition("full_key: ")  # of a setting that refers to another, which there is not
+        words = " ".join(words.split()).partition(" Config search path")[0]
+        told = tell(Fault(tuple(rest.split()[0].split(".")), words), raw, conf) if rest else f"{conf.name}: {words}"
+        raise FieldbookError(told) from None
+    check_sections(settings, conf, known)
+    return OmegaConf.to_yaml(config, resolve=True)
+
+
+def _unresolvable(raw: dict[str, Any]) -> Fault | None:
+    """Return what would make other settings, which refer to it, wrong as well: a gap, or a framing there is not."""
+    scope = raw.get("scope", {})
+    asked, framings = str(scope.get("framing")), scope.get("framings") or {}
+    wrong = (
+        [] if asked in framings or "${" in asked else [Fault(("scope", "framing"), no_such("framing", asked, framings))]
+    )
+    return next(iter([*_gaps(raw), *wrong]), None)
+
+# %% ../../notebooks/01_scope.ipynb #b0c51e07
+def check_targets(settings: dict[str, Any], conf: Path = Path("conf"), known: Mapping[str, Any] | None = None) -> None:
+    """Check that what each `_target_` of the problem and the models names can be imported, and takes its settings.
+
+    Parameters
+    ----------
+    settings, conf, known : see `check_sections`.
+
+    Raises
+    ------
+    FieldbookError
+        If one does not; one line that says where, and what is allowed.
+    """
+    known, faults = known or {}, []
+    if settings["problem"] != known.get("problem"):
+        faults += _misfits(settings["problem"], ("problem",))
+    for name, model in settings["model"].items():
+        if model != known.get("model", {}).get(name):
+            faults += _model_misfits(model, ("model", name))
+    if faults:
+        raise FieldbookError(tell(min(faults, key=lambda fault: not fault.misspelt), settings, conf))
+
+
+def _model_misfits(model: dict[str, Any], keys: tuple[str | int, ...]) -> Iterator[Fault]:
+    """Yield what is wrong with a file of conf/model/, which also says what becomes of rows and of a value."""
+    from fieldbook.stages import ROWS, at
+
+    try:
+        at(ROWS).model_validate(model.get("rows") or {})
+    except ValidationError as error:
+        yield _inside((*keys, "rows"), first_fault(error), model["rows"])
+    yield from _misfits(model, keys, also=("rows", "regressor"), given=("numeric", "categorical"))
+    if isinstance(model.get("regressor"), dict):
+        yield from _misfits(model["regressor"], (*keys, "regressor"))
+
+
+def _misfits(
+    settings: dict[str, Any], keys: tuple[str | int, ...], also: tuple[str, ...] = (), given: tuple[str, ...] = ()
+) -> Iterator[Fault]:
+    """Yield what does not fit the `_target_` of these settings, or of those in them.
+
+    Parameters
+    ----------
+    settings, keys : the settings, and where they stand.
+    also : settings that are no arguments.
+    given : arguments that are no settings.
+    """
+    if "_target_" not in settings:
+        yield Fault(keys, "_target_ must be given: it names what is built")
+        return
+    try:
+        target = _import(settings["_target_"])
+    except (ImportError, AttributeError, ValueError) as error:
+        yield Fault((*keys, "_target_"), f"there is no {settings['_target_']}: {error}")
+        return
+    arguments = {key: value for key, value in settings.items() if key not in also and not key.startswith("_")}
+    takes, hints = inspect.signature(target).parameters, get_type_hints(_annotated(target))
+    if all(one.kind is not one.VAR_KEYWORD for one in takes.values()):
+        allowed = [*(name for name in takes if name not in given), *also]
+        for name in arguments.keys() - set(allowed):
+            yield Fault((*keys, name), no_such("setting", name, allowed), misspelt=True)
+    for name, value in arguments.items():
+        if isinstance(value, dict) and "_target_" in value:
+            yield from _misfits(value, (*keys, name))
+        elif name in hints:
+            yield from _misfit(value, hints[name], (*keys, name))
+
+
+def _import(path: str) -> Any:
+    """Import and return what stands at `module.NAME`."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _annotated(target: Any) -> Any:
+    """Return what carries the types of the arguments: a function, a class whose fields they are, or its `__init__`."""
+    return target if inspect.isfunction(target) or is_dataclass(target) else target.__init__
+
+
+def _misfit(value: Any, kind: Any, keys: tuple[str | int, ...]) -> Iterator[Fault]:
+    """Yield what is wrong with an argument, if it has a type that can be checked."""
+    try:
+        TypeAdapter(kind).validate_python(value)
+    except PydanticSchemaGenerationError:
+        return
+    except ValidationError as error:
+        yield _inside(keys, first_fault(error), value)
 
 # %% ../../notebooks/01_scope.ipynb #b3d029bf
 def load(path: Path = Path("params.yaml")) -> Config:
@@ -1135,7 +1382,7 @@ def load(path: Path = Path("params.yaml")) -> Config:
     Raises
     ------
     FieldbookError
-        If the file is missing, does not parse or fails `check`.
+        If the file is missing, does not parse, or a setting is unknown, missing or of the wrong type.
     """
     return check(read(path), path.name)
 
@@ -1148,12 +1395,18 @@ def read(path: Path) -> dict[str, Any]:
     FieldbookError
         If the file is missing, does not parse or holds no settings.
     """
+    try:
+        return parse(path.read_text(), path)
+    except FileNotFoundError:
+        raise FieldbookError(f"{path} is missing: run `dvc repro scope` from the project's root") from None
+
+
+def parse(text: str, path: Path) -> dict[str, Any]:
+    """Return the settings that a file holds."""
     import yaml
 
     try:
-        settings = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except FileNotFoundError:
-        raise FieldbookError(f"{path} is missing: run `dvc repro scope` from the project's root") from None
+        settings = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as error:
         raise FieldbookError(f"{path}: {' '.join(str(error).split())}") from None
     if not isinstance(settings, dict):
@@ -1167,6 +1420,14 @@ def replace(path: Path, text: str) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(text)
     os.replace(draft, path)
+
+
+def check(settings: dict[str, Any], where: str = "conf") -> Config:
+    """Return the settings, typed, as `load` does."""
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        raise FieldbookError(explain(error, where)) from None
 
 # %% ../../notebooks/01_scope.ipynb #4daf8b01
 class Problem(Protocol):
@@ -1250,9 +1511,12 @@ def main() -> None:
     target = Path("params.yaml")
     before = read(target) if target.exists() else {}
     if before and os.environ.get("DVC_EXP_NAME"):
-        check(before, target.name)
+        check_sections(before)
+        check_targets(before)
     else:
-        replace(target, compose(Path("conf")))
+        text = compose(Path("conf"), known=before)
+        check_targets(parse(text, target), known=before)
+        replace(target, text)
     settings = read(target)
     divide(settings, Path("data/settings"))
     _forget_others(settings["models"])

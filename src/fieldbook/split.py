@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from . import FieldbookError
-from .scope import Framing, load, replace
+from .scope import AnyFraming, Framing, replace, section
 
 # %% auto #0
 __all__ = ['ORDER', 'assign', 'count', 'main']
@@ -87,9 +87,9 @@ def count(examples: pd.DataFrame, split: pd.Series, task: Framing) -> dict[str, 
 def main() -> None:
     """Stage `split`: data/examples -> data/splits/{splits.parquet, count.json}."""
     examples = pd.read_parquet("data/examples/examples.parquet")
-    config = load()
-    split = assign(examples, config.split, config.task)
+    task = section("task", AnyFraming)
+    split = assign(examples, section("split", dict[str, date]), task)
     folder = Path("data/splits")
     folder.mkdir(parents=True, exist_ok=True)
     examples[["example_id"]].assign(split=split).to_parquet(folder / "splits.parquet", index=False)
-    replace(folder / "count.json", json.dumps(count(examples, split, config.task), indent=2) + "\n")
+    replace(folder / "count.json", json.dumps(count(examples, split, task), indent=2) + "\n")

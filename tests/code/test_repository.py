@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-import yaml
-
 from fieldbook.scope import compose
 
 
@@ -13,16 +11,6 @@ def test_params_are_what_conf_says(project: Path) -> None:
     assert compose(project / "conf") == (project / "params.yaml").read_text(), (
         "params.yaml is not what conf/ composes to: write the settings you want to keep into conf/, then `dvc repro`"
     )
-
-
-def test_every_stage_is_run_by_its_name(project: Path) -> None:
-    """Stages call `python3 src STAGE`, and every module a stage runs is among its dependencies."""
-    for name, stage in yaml.safe_load((project / "dvc.yaml").read_text())["stages"].items():
-        stage = stage.get("do", stage)
-        called = stage["cmd"].split()
-        assert called[:2] == ["python3", "src"], name
-        if (project / "src/fieldbook" / f"{name}.py").exists():
-            assert called[2] == name and f"src/fieldbook/{name}.py" in stage["deps"], name
 
 
 def test_no_address_of_an_index_and_no_path_of_a_machine(project: Path, tracked: list[Path]) -> None:

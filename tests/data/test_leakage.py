@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 
 from fieldbook import FieldbookError, leakage
-from fieldbook.scope import Config, Problem, build_problem
+from fieldbook.scope import Ingest, Leakage, Problem, build_problem
 
 Tables = dict[str, pd.DataFrame]
 
@@ -22,27 +23,29 @@ def six_weeks(raw: Tables) -> Tables:
     return {**raw, "flights": kept}
 
 
-def moved(problem: Problem, tables: Tables, config: Config) -> set[str]:
+def moved(problem: Problem, tables: Tables, setting: Callable[[str, Any], Any]) -> set[str]:
     """Return the request fields that see the future."""
-    found = leakage.future(
-        problem, tables, config.ingest.tables, problem.examples(tables, config.scope.framing), config.leakage
-    )
+    examples = problem.examples(tables, setting("scope/framing", str))
+    contracts, limits = setting("ingest", Ingest).tables, setting("leakage", Leakage)
+    found = leakage.future(problem, tables, contracts, examples, limits)
     return set(found.loc[found["above"], "column"])
 
 
-def test_no_field_moves_without_the_future(problem: Problem, six_weeks: Tables, config: Config) -> None:
+def test_no_field_moves_without_the_future(
+    problem: Problem, six_weeks: Tables, setting: Callable[[str, Any], Any]
+) -> None:
     """The tables are cut off at several instants; everything asked before them is observed as before."""
-    assert moved(problem, six_weeks, config) == set()
+    assert moved(problem, six_weeks, setting) == set()
 
 
-def test_a_look_up_that_is_three_hours_late_is_found(six_weeks: Tables, config: Config) -> None:
+def test_a_look_up_that_is_three_hours_late_is_found(six_weeks: Tables, setting: Callable[[str, Any], Any]) -> None:
     """The same problem, looking up at one hour after departure instead of two hours before."""
-    late: Any = build_problem(config.problem)
+    late: Any = build_problem(setting("problem", dict[str, Any]))
     as_of = late._as_of
     late._as_of = lambda when: as_of(when) + pd.Timedelta("3h")
     looking_back = {"temperature", "origin_delay", "carrier_delay", "destination_delay", "aircraft_departure_delay"}
     assert looking_back | {"aircraft_arrival_delay", "route_late_rate", "flight_late_rate"} <= moved(
-        late, six_weeks, config
+        late, six_weeks, setting
     )
 
 
@@ -66,7 +69,7 @@ def test_a_leak_stops_the_stage_and_leaves_the_findings(
     table[["example_id", "as_of"]].to_parquet(tmp_path / "data/examples/examples.parquet")
     (tmp_path / "data/leakage/passed.json").write_text("of an earlier run")
     (tmp_path / "data/raw").symlink_to(project / "data/raw")
-    shutil.copy(project / "params.yaml", tmp_path)
+    shutil.copytree(project / "data/settings", tmp_path / "data/settings")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(leakage, "future", lambda *_: leakage.findings([]))
     with pytest.raises(

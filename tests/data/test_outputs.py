@@ -1,6 +1,8 @@
 """What the data stages left keeps its promises."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,7 +10,7 @@ import pytest
 
 from fieldbook.features import compute, frame_arrays
 from fieldbook.ingest import check
-from fieldbook.scope import Config, Problem
+from fieldbook.scope import Features, Ingest, Problem
 
 
 @pytest.fixture(scope="module")
@@ -17,11 +19,12 @@ def table(project: Path) -> pd.DataFrame:
     return pd.read_parquet(project / "data/features/features.parquet")
 
 
-def test_raw_tables_keep_their_contracts(raw: dict[str, pd.DataFrame], config: Config) -> None:
+def test_raw_tables_keep_their_contracts(raw: dict[str, pd.DataFrame], setting: Callable[[str, Any], Any]) -> None:
     """Parquet on disk passes the contract that it passed on the way in."""
-    assert raw.keys() == config.ingest.tables.keys()
+    contracts = setting("ingest", Ingest).tables
+    assert raw.keys() == contracts.keys()
     for name, frame in raw.items():
-        pd.testing.assert_frame_equal(check(name, frame, config.ingest.tables[name]), frame)
+        pd.testing.assert_frame_equal(check(name, frame, contracts[name]), frame)
 
 
 def test_splits_follow_one_another(table: pd.DataFrame) -> None:
@@ -42,18 +45,19 @@ def test_split_sizes_are_counted(table: pd.DataFrame) -> None:
 
 
 def test_features_are_the_one_definition_over_the_requests(
-    project: Path, table: pd.DataFrame, config: Config, problem: Problem
+    project: Path, table: pd.DataFrame, setting: Callable[[str, Any], Any], problem: Problem
 ) -> None:
     """Recomputed from the stored requests, every feature is the same to the bit."""
     requests = pd.read_parquet(project / "data/features/requests.parquet")
     assert list(requests["example_id"]) == list(table["example_id"])
-    columns = compute(problem, frame_arrays(requests, config.features.request), config.features.derive)
-    for name in config.features.names:
+    features = setting("features", Features)
+    columns = compute(problem, frame_arrays(requests, features.request), features.derive)
+    for name in features.names:
         stored = table[name].to_numpy(columns[name].dtype)
         assert np.array_equal(stored, columns[name], equal_nan=stored.dtype.kind == "f"), name
 
 
-def test_no_feature_is_the_label_in_disguise(table: pd.DataFrame, config: Config) -> None:
+def test_no_feature_is_the_label_in_disguise(table: pd.DataFrame) -> None:
     """What is known only after departure is not among the features, and no number alone tells the label."""
     from sklearn.metrics import roc_auc_score
 

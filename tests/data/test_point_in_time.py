@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from fieldbook.label import check_examples
-from fieldbook.scope import Config, Problem
+from fieldbook.scope import Framing, Problem
 
 Tables = dict[str, pd.DataFrame]
 OUTCOMES = ["dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"]
@@ -52,13 +52,13 @@ def shuffle_future(problem: Problem, tables: Tables, now: pd.Timestamp, rng: np.
 
 @pytest.mark.parametrize("now", ["2013-03-08 11:00", "2013-03-08 22:30", "2013-03-10 16:05"])
 def test_no_feature_moves_when_the_future_is_shuffled(
-    problem: Problem, config: Config, six_weeks: Tables, now: str
+    problem: Problem, task: Framing, six_weeks: Tables, now: str
 ) -> None:
     """Everything known after the as-of time is shuffled; request fields of examples up to then stay bit for bit."""
     moment, rng = pd.Timestamp(now), np.random.default_rng(7)
     changed = shuffle_future(problem, six_weeks, moment, rng)
     assert not changed["flights"][OUTCOMES].equals(six_weeks["flights"][OUTCOMES]), "the shuffle must change something"
-    examples = check_examples(problem.examples(six_weeks, "late"), config.task)
+    examples = check_examples(problem.examples(six_weeks, "late"), task)
     examples = examples[examples["as_of"] <= moment]
     assert len(examples) > 30_000
     before, after = problem.observe(examples, six_weeks), problem.observe(examples, changed)
@@ -66,11 +66,11 @@ def test_no_feature_moves_when_the_future_is_shuffled(
     assert moved == [], "these fields of past examples changed when only the future did"
 
 
-def test_the_shuffle_would_catch_a_leak(problem: Problem, config: Config, six_weeks: Tables) -> None:
+def test_the_shuffle_would_catch_a_leak(problem: Problem, task: Framing, six_weeks: Tables) -> None:
     """Examples after the moment do move: the test above is able to fail."""
     moment = pd.Timestamp("2013-03-08 11:00")
     changed = shuffle_future(problem, six_weeks, moment, np.random.default_rng(7))
-    examples = check_examples(problem.examples(six_weeks, "late"), config.task)
+    examples = check_examples(problem.examples(six_weeks, "late"), task)
     examples = examples[(examples["as_of"] > moment) & (examples["as_of"] < moment + pd.Timedelta("2D"))]
     before, after = problem.observe(examples, six_weeks), problem.observe(examples, changed)
     moved = {name for name in before if not before[name].equals(after[name])}
@@ -78,7 +78,7 @@ def test_the_shuffle_would_catch_a_leak(problem: Problem, config: Config, six_we
     assert looking_back | {"aircraft_arrival_delay", "route_late_rate", "flight_late_rate"} <= moved
 
 
-def test_every_flight_is_an_example(raw: Tables, config: Config, problem: Problem) -> None:
+def test_every_flight_is_an_example(raw: Tables, problem: Problem) -> None:
     """No flight is dropped, and those without an outcome say why."""
     examples = problem.examples(raw, "late")
     flights = raw["flights"]

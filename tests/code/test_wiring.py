@@ -1,0 +1,168 @@
+"""dvc.yaml says what the code says: a stage depends on what it imports and the settings it reads, and on no others."""
+
+from __future__ import annotations
+
+import importlib
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from wiring import Wiring, expand, expected, sections_in
+
+from fieldbook.stages import SECTIONS, STAGES, at
+
+ROOT = Path(__file__).parents[2]
+DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+WIRING = Wiring(ROOT)
+each_stage = pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+
+
+def covers(dep: str, file: str) -> bool:
+    """Return whether a dependency is this file, or a folder that it lies in."""
+    return file == dep or file.startswith(f"{dep}/")
+
+
+def differ(deps: list[str], files: set[str], below: str) -> tuple[list[str], list[str]]:
+    """Return the files that no dependency covers, and the dependencies below a folder that cover none of them."""
+    lacking = sorted(file for file in files if not any(covers(dep, file) for dep in deps))
+    ours = [dep for dep in deps if covers(below, dep) and not dep.endswith("__init__.py")]
+    return lacking, sorted(dep for dep in ours if not any(covers(dep, file) for file in files))
+
+
+@cache
+def wired(name: str, place: str) -> dict[str, tuple[list[str], list[str]]]:
+    """Return what the stage lacks, and what it has too much, of code and of settings."""
+    stage = DVC["stages"][name]
+    modules, settings = expected(WIRING, place, PARAMS, stage)
+    code = {str(WIRING.modules[name].path.relative_to(ROOT)) for name in modules}
+    return {
+        "code": differ(stage["deps"], code, "src/fieldbook"),
+        "settings": differ(stage["deps"], settings, "data/settings"),
+    }
+
+
+@each_stage
+@pytest.mark.parametrize("what", ["code", "settings"])
+def test_a_stage_depends_on_what_it_imports_and_reads(stage: Any, what: str) -> None:
+    """Lacking one, an edit does not run the stage again; one too many, it runs for nothing."""
+    lacking, superfluous = wired(stage.name, stage.place)[what]
+    assert (lacking, superfluous) == ([], []), "see `python tests/code/wiring.py`, which prints the deps of each stage"
+
+
+def test_every_stage_stands_in_the_table_and_is_run_by_its_name() -> None:
+    """The table and dvc.yaml name the same stages, but for the pages; with an argument where the table says so."""
+    called = {name: stage.get("do", stage)["cmd"].split() for name, stage in DVC["stages"].items()}
+    assert all(words[:2] == ["python3", "src"] for words in called.values())
+    run = {name: words[2:] for name, words in called.items() if words[2] != "publish"}
+    assert run == {stage.name: [stage.name, *(["${item.model}"] if stage.each else [])] for stage in STAGES}
+    assert all(callable(at(stage.place)) for stage in STAGES)
+
+
+def test_the_scope_depends_on_all_that_is_composed() -> None:
+    """A file of conf/ that no stage depends on could be edited, and nothing would happen."""
+    defaults = yaml.safe_load((ROOT / "conf/config.yaml").read_text())["defaults"]
+    groups = [f"conf/{name}" for entry in defaults if isinstance(entry, dict) for name in entry]
+    files = [str(path.relative_to(ROOT)) for path in (ROOT / "conf").glob("*.yaml")]
+    deps = DVC["stages"]["scope"]["deps"]
+    assert [file for file in [*groups, *files] if not any(covers(dep, file) for dep in deps)] == []
+    named = {f"conf/{entry}.yaml" for entry in defaults if isinstance(entry, str) and entry != "_self_"}
+    assert {*files} == {*named, "conf/config.yaml"}, "every file in conf/ is composed"
+
+
+def test_the_lock_names_the_stages_there_are() -> None:
+    """A stage that is gone leaves nothing behind in dvc.lock, and one that is new has run."""
+    lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
+    assert sorted(lock) == sorted(expand(DVC, PARAMS)), (
+        "run `dvc repro`, then `dvc commit`: dvc.lock and dvc.yaml differ"
+    )
+
+
+def declared(name: str) -> Any:
+    """Return the type that the table of sections gives a section, or a part of one."""
+    top, _, part = name.partition("/")
+    kind = at(SECTIONS[top]) if isinstance(SECTIONS[top], str) else SECTIONS[top]
+    if not part:
+        return kind
+    return dict[str, Any] if top == "model" else kind.model_fields[part].annotation
+
+
+def test_a_section_is_read_as_what_it_was_checked_as() -> None:
+    """What `section` is asked for is the type in the table, by which all of conf/ is checked at once."""
+    read = 0
+    for name, module in WIRING.modules.items():
+        for section, kind in sections_in(module.tree):
+            space = vars(importlib.import_module(name)) | {"date": date, "Any": Any}
+            assert eval(kind, space) == declared(section), f"{name} reads {section} as {kind}"
+            read += 1
+    assert read > 20
+
+
+# The checks above, on a small project in which all of it occurs.
+SMALL = {
+    "__init__.py": "class FieldbookError(Exception): ...",
+    "settings.py": "def section(name, kind): ...",
+    "one/__init__.py": "",
+    "one/base.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..two import never\nx = 1",
+    "one/plain.py": "import fieldbook.one.base\ndef f():\n    return fieldbook.one.base.x",
+    "one/named.py": "import fieldbook.one.base as b\ndef g():\n    return b.x",
+    "one/sibling.py": "from . import plain\nfrom .named import g\ndef h():\n    return plain.f() + g()",
+    "two/__init__.py": "",
+    "two/never.py": "",
+    "two/helped.py": (
+        "from ..settings import section\ndef limits():\n    return section('limits', int)\n"
+        "def other():\n    return section('other', int)"
+    ),
+    "two/stage.py": (
+        "from fieldbook.settings import section\nfrom .helped import limits\n"
+        "def main(name):\n    from ..one.sibling import h\n    section(f'model/{name}', dict)\n"
+        "    return h(), limits()\n"
+        "def second():\n    import joblib\n    return joblib.load('m')"
+    ),
+}
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Wiring:
+    """Return the small project."""
+    for name, text in SMALL.items():
+        (tmp_path / "src/fieldbook" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "src/fieldbook" / name).write_text(text)
+    return Wiring(tmp_path)
+
+
+def test_all_forms_of_import_are_followed(small: Wiring) -> None:
+    """Absolute, renamed, relative, inside functions; and not what only a type checker sees."""
+    params = {"problem": {}, "model": {"m": {"_target_": "fieldbook.two.never.Model", "C": 1}}}
+    modules, settings = expected(small, "two.stage:main", params, {"matrix": {}})
+    names = {"two.stage", "two.helped", "one.sibling", "one.named", "one.plain", "one.base", "settings"}
+    assert modules == {f"fieldbook.{name}" for name in {*names, "two.never"}}, "a model's class is imported by its name"
+    assert settings == {"data/settings/model/${item.model}.json", "data/settings/limits.json"}
+    assert expected(small, "two.stage:main", params, {})[1] == {"data/settings/model", "data/settings/limits.json"}
+    assert expected(small, "two.helped:other", params, {}) == (
+        {"fieldbook.two.helped", "fieldbook.settings"},
+        {"data/settings/other.json"},
+    )
+    assert "fieldbook.two.never" in expected(small, "two.stage:second", params, {})[0], "what was pickled is imported"
+
+
+def test_lacking_and_superfluous_dependencies_are_found() -> None:
+    """A folder covers what lies in it; what covers nothing is superfluous; other folders are nobody's business."""
+    deps = ["src/fieldbook/one", "src/fieldbook/two/b.py", "data/raw"]
+    files = {"src/fieldbook/one/a.py", "src/fieldbook/two/c.py"}
+    assert differ(deps, files, "src/fieldbook") == (["src/fieldbook/two/c.py"], ["src/fieldbook/two/b.py"])
+
+
+def test_stages_are_expanded_as_dvc_does() -> None:
+    """A matrix over one and two lists, given or in params.yaml; foreach over a list and a mapping."""
+    stages = {
+        "a": {"cmd": "x"},
+        "b": {"matrix": {"model": "${models}"}},
+        "c": {"matrix": {"x": [1, 2], "y": ["p"]}},
+        "d": {"foreach": ["u"], "do": {}},
+        "e": {"foreach": {"v": {}}, "do": {}},
+    }
+    assert expand({"stages": stages}, {"models": ["m"]}) == ["a", "b@m", "c@1-p", "c@2-p", "d@u", "e@v"]
