@@ -5,7 +5,6 @@
 # %% ../../notebooks/08b_leaderboard.ipynb #95420dc7
 from __future__ import annotations
 
-import json
 from math import isfinite
 from typing import Any
 

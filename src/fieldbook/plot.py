@@ -118,7 +118,7 @@ def svg(drawn: Figure, words: str) -> str:
     drawn.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None})
     text = file.getvalue()
     text = re.sub(r"(?s)<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :])
-    text = re.sub(r' id="(?:figure|axes|patch|line2d|text|xtick|ytick|matplotlib\.axis|legend|\w+Collection)_\d+"', "", text)
+    text = re.sub(r' id="[A-Za-z.]+2?[A-Za-z]*_\d+"', "", text)
     names = {colour: name for name, colour in PALETTE.items()} | {INK: "ink", SOFT: "soft", LINE: "line"}
     text = re.sub(r"(?<=[ :])#[0-9a-f]{6}\b", lambda found: _variable(found[0], names), text)
     return text.replace("<svg", f'<svg role="img" aria-label="{escape(words)}"', 1).strip()

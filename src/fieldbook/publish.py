@@ -165,7 +165,9 @@ def publish(source: Path, target: Path, name: str, model: str | None = None) -> 
     notebook, heading, promise = reduced(_read(source))
     tags = [tag for cell in notebook.cells for tag in cell.metadata.tags]
     if "parameters" not in tags or "report" not in tags:
-        raise FieldbookError(f"{source}: a page needs a cell with the tag `parameters`, and cells with the tag `report`")
+        raise FieldbookError(
+            f"{source}: a page needs a cell with the tag `parameters`, and cells with the tag `report`"
+        )
     parameters = {"root": os.path.relpath(".", source.parent), **({"model": model} if model else {})}
     notebook = execute(notebook, source, parameters)
     notebook.cells = [cell for cell in notebook.cells if "report" in cell.metadata.get("tags", [])]

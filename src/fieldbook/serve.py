@@ -145,7 +145,7 @@ class Routes:
             self.memory = Memory(self.service.steady, self.servable.task, told["version"], self.key)
             self.memory.recall(logs)
         self.collector = observe.Collector(told["name"]) if "OTEL_EXPORTER_OTLP_ENDPOINT" in os.environ else None
-        self.history = dashboard.History()
+        self.history = dashboard.follow()
         fields = [*self.servable.fields, *["kept"] * bool(self.memory), "request_id"]
         self.answer = msgspec.defstruct("Answer", fields, gc=False)
         self.row = msgspec.defstruct("Row", ["time", "lineage", "trace_id", "subject", *fields, "inputs"], gc=False)

@@ -152,7 +152,12 @@ def _index(target: Path, made: dict[str, Any], books: dict[str, Path]) -> None:
     for name in filter(made.__contains__, books):
         chapter = name.rpartition("/")[0] or "notebooks"
         chapters.setdefault(chapter, []).append({"to": f"{name}.html", **made[name]})
-    links = {"previous": {}, "index": {"to": "../reports/index.html", "title": "What was found"}, "next": {}, "more": {}}
+    links = {
+        "previous": {},
+        "index": {"to": "../reports/index.html", "title": "What was found"},
+        "next": {},
+        "more": {},
+    }
     target.mkdir(parents=True, exist_ok=True)
     page = render("site.html", title="How it works", promise="All notebooks.", chapters=chapters, links=links)
     (target / "index.html").write_text(page)

@@ -46,7 +46,9 @@ def outputs(lock: bytes, settings: bytes) -> dict[str, str]:
     models = (yaml.safe_load(settings) or {}).get("models", [])
     stages = (yaml.safe_load(lock) or {}).get("stages", {}).items()
     by_page = ("report@", "page@")
-    gone = {name for name, _ in stages if "@" in name and not name.startswith(by_page) and name.split("@")[1] not in models}
+    gone = {
+        name for name, _ in stages if "@" in name and not name.startswith(by_page) and name.split("@")[1] not in models
+    }
     return {out["path"]: out["md5"] for name, stage in stages if name not in gone for out in stage.get("outs", [])}
 
 # %% ../../notebooks/00f_verify.ipynb #f77b2023
