@@ -123,8 +123,8 @@ def _predict(samples: list[Example]) -> dict[str, Any]:
 
 
 WRITTEN = (
-    'An integer may be written as 172, 172.0 or 1.72e2; 172.5 is none, and neither is "172". A time is local and has no '
-    "zone, to the minute: 2013-07-04T17:30; seconds and fractions of them are taken and dropped, a zone is refused. "
+    'An integer may be written as 172, 172.0 or 1.72e2; 172.5 is none, and neither is "172". A time is local, without '
+    "a zone, to the minute: 2013-07-04T17:30; seconds and fractions of them are taken and dropped, a zone is refused. "
     "A field that may be null must be sent all the same."
 )
 

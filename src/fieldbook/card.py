@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from html import escape
 from typing import Any
 
+from .page import prose, render
 from .scope import Config
-from .workflow import PAGE, STYLE
 
 # %% auto #0
 __all__ = ['markdown', 'html']
@@ -128,9 +127,5 @@ def _lineage(told: dict[str, Any]) -> str:
 
 
 def html(card: str, title: str) -> str:
-    """Return the card as one page that loads nothing."""
-    import mistune
-
-    body = mistune.create_markdown(plugins=["table"])(card)
-    left = "th, td { text-align: left } td { vertical-align: top }"
-    return PAGE.format(title=escape(title), style=STYLE + left, body=body)
+    """Return the card as one page that loads nothing; its first heading is the page's."""
+    return render("shell.html", title=title, content=prose(card.partition("\n\n")[2], trusted=False))

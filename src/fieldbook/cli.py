@@ -61,12 +61,19 @@ add_stage("combine", "combine:main", "other objectives beside the one that is as
 add_stage("audit", "audit:main", "what each feature is worth")
 add_stage("package", "package:main", "champion -> ONNX and manifest")
 add_stage("bento", "package:bento", "champion and service -> Bento")
+add_stage("index", "index:main", "the page that leads through all pages")
+
+
+@app.command()
+def site() -> None:
+    """Make data/site/ of all notebooks, executed whole; only what has changed."""
+    _function("site:main")()
 
 
 @app.command(rich_help_panel=PANEL)
 def publish(notebook: str, model: Annotated[str | None, typer.Argument()] = None) -> None:
-    """Execute a notebook and make a page of it, or one page for MODEL."""
-    _function("workflow:main")(notebook, model)
+    """Make the page of a notebook, or its page for MODEL."""
+    _function("publish:main")(notebook, model)
 
 
 @app.command()
@@ -122,13 +129,13 @@ def bench(
 @app.command()
 def summary() -> None:
     """Say what the last run chose, and why, and where everything lies."""
-    _function("workflow:summary")()
+    _function("summary:main")()
 
 
 @app.command()
 def verify(revision: Annotated[str, typer.Argument(help="the commit to compare with")] = "HEAD") -> None:
     """Compare the outputs of a run with the committed ones: equal, within tolerance, or different."""
-    raise typer.Exit(0 if _function("workflow:verify")(revision) else 1)
+    raise typer.Exit(0 if _function("verify:verify")(revision) else 1)
 
 
 @app.command()

@@ -163,7 +163,7 @@ class Routes:
             self.memory = Memory(self.service.steady, manifest.version, self.key)
             self.memory.recall(logs)
         self.collector = observe.Collector(manifest.name) if "OTEL_EXPORTER_OTLP_ENDPOINT" in os.environ else None
-        self.history = dashboard.History()
+        self.history = dashboard.follow()
         self.row = self.servable.kind.struct("Row", ["time", "lineage", "trace_id", "subject"], ["inputs"])
         task = manifest.framing.task
         outcome = api.outcome_type(task)
