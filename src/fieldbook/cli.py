@@ -60,7 +60,7 @@ add_stage("backtest", "evaluate:backtest_stage", "the champion's recipe over the
 add_stage("combine", "combine:main", "other objectives beside the one that is asked")
 add_stage("audit", "audit:main", "what each feature is worth")
 add_stage("package", "package:main", "champion -> ONNX and manifest")
-add_stage("bento", "package:bento", "champion and service -> Bento")
+add_stage("bento", "bento:main", "champion and service -> Bento")
 add_stage("index", "index:main", "the page that leads through all pages")
 
 
