@@ -5,6 +5,7 @@
 # %% ../../notebooks/09c_contract.ipynb #fdb12b23
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from heapq import nsmallest
 from typing import Annotated, Any, Literal, NamedTuple
@@ -22,10 +23,11 @@ __all__ = ['TIME', 'WHOLE', 'FAULTS', 'LOCAL', 'annotation', 'struct', 'Refused'
 
 # %% ../../notebooks/09c_contract.ipynb #8c6968a3
 # [0-9], for \d has digits of all scripts; nothing behind the end, for $ has it before a last line feed, too
-TIME = (
-    r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]"
-    r"(:[0-5][0-9](\.[0-9]{1,9})?)?$(?!\n)"
-)
+_LEAP = "([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)"
+_LONG, _SHORT = "(0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])", "(0[469]|11)-(0[1-9]|[12][0-9]|30)"
+_DAY = f"([0-9]{{4}}-({_LONG}|{_SHORT}|02-(0[1-9]|1[0-9]|2[0-8]))|{_LEAP}-02-29)"
+_TIME = r"T([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,9})?)?$(?!\n)"
+TIME = f"^{_DAY}{_TIME}"
 WHOLE = 2**53  # the largest whole number that a float64 tells from the next
 
 
@@ -138,8 +140,8 @@ class Contract:
         Raises
         ------
         Refused
-            If the body is no JSON, a field is missing, unknown, of the wrong type or out of range, a time names a day
-            that there is not, or rows are too many.
+            If the body is no JSON, a field is missing, unknown, of the wrong type or out of range, or rows are too
+            many.
         """
         listed = body.lstrip()[:1] == b"["
         try:
@@ -147,10 +149,7 @@ class Contract:
         except (DecodeError, UnicodeDecodeError, RecursionError) as error:
             records = self._again(body, str(error))
         columns = dict(zip(self.kinds, zip(*map(astuple, records))))
-        try:
-            return Request(records, columns, arrays(columns, self.request), listed)
-        except ValueError:
-            raise self._no_such_day(columns, listed) from None
+        return Request(records, columns, arrays(columns, self.request), listed)
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of a record."""
@@ -195,24 +194,19 @@ class Contract:
                 msgspec.convert(record[name], kind)
             except ValidationError as error:
                 time = name in self.times and isinstance(record[name], str)
-                faults.append({"field": name, "problem": LOCAL if time else str(error)[:200]})
+                faults.append({"field": name, "problem": _mistimed(record[name]) if time else str(error)[:200]})
         return faults
-
-    def _no_such_day(self, columns: Mapping[str, Sequence[Any]], listed: bool) -> Refused:
-        detail = []
-        for name in self.times:
-            for row, value in enumerate(columns[name]):
-                try:
-                    np.datetime64(value, "s")
-                except ValueError:
-                    detail.append({"row": row, "field": name, "problem": "there is no such day"})
-        return _refusal(detail)
 
 # %% ../../notebooks/09c_contract.ipynb #906bc09d
 LOCAL = (
     "a local time is wanted, to the minute and without a zone, such as 2013-07-04T17:30: which local time an instant "
     "in some zone is cannot be known here"
 )
+
+
+def _mistimed(text: str) -> str:
+    """Return what is wrong with a time."""
+    return "there is no such day" if re.search("^[0-9]{4}-[0-9]{2}-[0-9]{2}" + _TIME, text) else LOCAL
 
 
 def _whole(number: float) -> int | float:
