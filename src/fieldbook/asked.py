@@ -5,13 +5,13 @@
 # %% ../../notebooks/12a3_asked.ipynb #00bd6ace
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .manifest import Manifest, read_manifest
 from .scope import AnyFraming, Features, Framing, build_problem, section
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Questions:
     """
 
     project: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
     task: Framing
     records: list[dict[str, Any]]
     features: pd.DataFrame
@@ -49,7 +49,7 @@ class Questions:
     @property
     def graphs(self) -> tuple[Path, ...]:
         """The graphs that an answer takes: the champion's, and those of what is told beside it."""
-        names = "model", *self.manifest.get("also", {})
+        names = "model", *self.manifest.also
         return tuple(self.project / "data/champion" / f"{name}.onnx" for name in names)
 
 # %% ../../notebooks/12a3_asked.ipynb #72011e51
@@ -83,7 +83,7 @@ def questions(project: Path) -> Questions:
     outputs = run((champion / "model.onnx").read_bytes(), inputs_of(features)).astype(float)
     return Questions(
         project,
-        json.loads((champion / "manifest.json").read_text()),
+        read_manifest(champion),
         task,
         records(requests, rules.request),
         features,

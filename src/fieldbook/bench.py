@@ -59,8 +59,8 @@ def bench(
             found.append(go_round({name: subject(name) for name in order}, seconds, told))
     summary = summarise(found, base)
     return {
-        "champion": asked.manifest["model"],
-        "version": asked.manifest["version"],
+        "champion": asked.manifest.model,
+        "version": asked.manifest.version,
         "base": base,
         "machine": {"system": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count(), "load": load},
         "settings": {"seconds": seconds, "rounds": rounds},

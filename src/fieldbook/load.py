@@ -17,15 +17,13 @@ from typing import Any
 import numpy as np
 
 from . import FieldbookError
+from .answer import BY_FALLBACK
 
 # %% auto #0
-__all__ = ['LENGTH', 'FALLBACK', 'Connection', 'Load', 'message', 'call', 'runner', 'describe', 'Caller', 'offer']
+__all__ = ['LENGTH', 'Connection', 'Load', 'message', 'call', 'runner', 'describe', 'Caller', 'offer']
 
 # %% ../../notebooks/12a2_load.ipynb #c0a9a868
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-FALLBACK = re.compile(
-    rb'"fallback": *"'
-)  # the Bento says so when the heuristic answered in the model's place
 
 
 class Connection(asyncio.Protocol):
@@ -58,7 +56,7 @@ class Connection(asyncio.Protocol):
         if len(self.got) >= self.needed:
             now = time.perf_counter()
             self.load.taken.append(now - self.sent)
-            self.load.fallbacks += FALLBACK.search(self.got) is not None
+            self.load.fallbacks += BY_FALLBACK.search(self.got) is not None
             if now < self.load.end and len(self.load.taken) < self.load.most:
                 self.send()
             else:

@@ -5,7 +5,6 @@
 # %% ../../notebooks/12a4_rivals.ipynb #30216ca1
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .answer import outputs_of
 from .asked import MANY, ONE, Questions
 from .page import source
 from .scope import Framing
@@ -34,7 +34,7 @@ def save_for_mlflow(folder: Path, asked: Questions) -> None:
     logging.getLogger("mlflow.sklearn").setLevel(logging.ERROR)  # it warns of pickles; this one is ours
     classifies = asked.task.kind != "regression"
     mlflow.sklearn.save_model(
-        joblib.load(asked.project / "data/models" / asked.manifest["model"] / "model.joblib"),
+        joblib.load(asked.project / "data/models" / asked.manifest.model / "model.joblib"),
         folder / "model",
         serialization_format="cloudpickle",
         pip_requirements=["scikit-learn"],
@@ -45,11 +45,8 @@ def save_for_mlflow(folder: Path, asked: Questions) -> None:
 def patient_champion(folder: Path, asked: Questions) -> None:
     """Copy the champion, with time enough for every request on any machine: what is shed cannot be timed."""
     shutil.copytree(asked.project / "data/champion", folder / "champion")
-    place = folder / "champion/manifest.json"
-    told = json.loads(place.read_text())
-    told["service"]["budget_ms"] = 10_000
-    place.unlink()  # it may be a link into DVC's cache
-    place.write_text(json.dumps(told))
+    service = asked.manifest.service.model_copy(update={"budget_ms": 10_000.0})
+    asked.manifest.model_copy(update={"service": service}).write(folder / "champion")
 
 
 def _files(*names: str) -> Callable[[Path, Questions], None]:
@@ -110,9 +107,7 @@ def split_body(asked: Questions, part: slice, rows: int) -> Any:
 # %% ../../notebooks/12a4_rivals.ipynb #1c67b9aa
 def answered(reply: Any, task: Framing) -> np.ndarray:
     """Return the outputs, (rows, columns), of one answer or a list of them."""
-    rows = reply if isinstance(reply, list) else [reply]
-    single = "value" if task.kind == "regression" else "probability"
-    return np.array([[row[single]] if single in row else list(row["probabilities"].values()) for row in rows])
+    return outputs_of(reply if isinstance(reply, list) else [reply], task)
 
 
 def answered_by_mlflow(reply: Any, task: Framing) -> np.ndarray:

@@ -6,30 +6,28 @@ import onnxruntime
 from contract import Record, manifest, problem, project, request
 from fastapi import FastAPI
 from fieldbook.features import arrays, compute, matrices
-from fieldbook.scope import AnyFraming, Derived
-from pydantic import TypeAdapter
+from fieldbook.scope import Framing
 
-rules = TypeAdapter(dict[str, Derived]).validate_python(manifest["features"]["derive"])
-numeric, categorical = manifest["features"]["numeric"], list(manifest["features"]["categorical"])
+rules = manifest.features.derive
+numeric, categorical = manifest.features.numeric, list(manifest.features.categorical)
 
 
 class Model:
-    def __init__(self, name: str, framing: dict[str, Any]) -> None:
+    def __init__(self, name: str, task: Framing) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         graph = project / "data/champion" / f"{name}.onnx"
         self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self.inputs = [value.name for value in self.session.get_inputs()]
-        framing = {key: value for key, value in framing.items() if key != "name"}
-        self.task = TypeAdapter(AnyFraming).validate_python(framing)
+        self.task = task
 
     def answers(self, inputs: dict[str, Any]) -> list[dict[str, Any]]:
         outputs = self.session.run(["outputs"], {name: inputs[name] for name in self.inputs})[0]
         return self.task.answers(outputs[:, -len(self.task.columns) :].astype(float))
 
 
-champion = Model("model", manifest["framing"])
-also = {name: Model(name, other["framing"]) for name, other in manifest.get("also", {}).items()}
+champion = Model("model", manifest.framing.task)
+also = {name: Model(name, other.framing) for name, other in manifest.also.items()}
 
 
 def answer(records: list[Record]) -> list[dict[str, Any]]:

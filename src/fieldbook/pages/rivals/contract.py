@@ -1,17 +1,16 @@
 """What the rivals share: the champion's manifest, its problem, and the fields of a request."""
 
-import json
 import os
 from datetime import datetime
 from pathlib import Path
 
-from fieldbook.scope import Column, build_problem
+from fieldbook.manifest import read_manifest
+from fieldbook.scope import build_problem
 from pydantic import create_model
 
 project = Path(os.environ["BENCH_PROJECT"])
-manifest = json.loads((project / "data/champion/manifest.json").read_text())
-problem = build_problem(manifest["problem"])
-request = {name: Column(**column) for name, column in manifest["request"].items()}
+manifest = read_manifest(project / "data/champion")
+problem, request = build_problem(manifest.problem), manifest.request
 TYPES = {"float": float, "int": int, "str": str, "datetime": datetime}
 fields = {
     name: (TYPES[column.type] | (None if column.nullable else TYPES[column.type]), ...)

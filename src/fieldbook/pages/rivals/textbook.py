@@ -17,7 +17,7 @@ task, rules = section("task", AnyFraming, settings), section("features", Feature
 @bentoml.service
 class Textbook:
     def __init__(self) -> None:
-        self.model = joblib.load(project / "data/models" / manifest["model"] / "model.joblib")
+        self.model = joblib.load(project / "data/models" / manifest.model / "model.joblib")
 
     def answer(self, records: list[Record]) -> list[dict[str, Any]]:
         frame = pd.DataFrame([record.model_dump() for record in records])
