@@ -10,11 +10,12 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from .manifest import Example
 from .scope import Framing
 from .servable import Servable
 
 # %% auto #0
-__all__ = ['TEXT', 'PUBLIC', 'PRIVATE', 'HEADERS', 'PAGE', 'outcome_type', 'openapi', 'page']
+__all__ = ['TEXT', 'PUBLIC', 'PRIVATE', 'HEADERS', 'WRITTEN', 'PAGE', 'outcome_type', 'openapi', 'page']
 
 # %% ../../notebooks/11d_api.ipynb #a2f213b0
 TEXT = {"type": "string"}
@@ -36,23 +37,24 @@ def openapi(servable: Servable, private: bool) -> dict[str, Any]:
     private : whether the routes for those who run the service are here, too.
     """
     manifest = servable.manifest
+    outcome = outcome_type(manifest.framing.task)
     schemas = {
         "Request": servable.contract.schema(),
-        "Answer": _answer(servable),
-        "Outcome": msgspec.json.schema_components([outcome_type(servable.task)])[1]["Outcome"],
+        "Answer": {"type": "object", "properties": servable.kind.schema, "required": list(servable.kind.schema)},
+        "Outcome": msgspec.json.schema_components([outcome])[1]["Outcome"],
         "Fault": {
             "type": "object",
             "properties": {"error": TEXT, "request_id": TEXT, "detail": {"type": "array", "items": {"type": "object"}}},
             "required": ["error", "request_id", "detail"],
         },
     }
-    paths = {"/predict": {"post": _predict(manifest["samples"])}, "/feedback": {"post": _feedback()}}
-    paths |= {path: {"get": _get(*told)} for path, told in (PUBLIC | (PRIVATE if private else {})).items()}
+    paths = {"/predict": {"post": _predict(manifest.samples)}, "/feedback": {"post": _feedback()}}
+    paths |= {path: {"get": _get(*about)} for path, about in (PUBLIC | (PRIVATE if private else {})).items()}
     for operation in (way for path in paths.values() for way in path.values()):
         operation["parameters"] = HEADERS
     return {
         "openapi": "3.1.0",
-        "info": {"title": manifest["name"], "version": manifest["version"], "description": manifest["promise"]},
+        "info": {"title": manifest.name, "version": manifest.version, "description": manifest.promise},
         "paths": paths,
         "components": {"schemas": schemas, "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
     }
@@ -69,25 +71,20 @@ PRIVATE = {
     "/dashboard.json": ("The last hour, for machines", "application/json", {}),
     "/metrics": ("Prometheus metrics", "text/plain", {}),
 }
-_ID = "an id for the answer and the log, 1 to 64 of A-Za-z0-9._-; anything else is replaced by a fresh one"
+_ID = (
+    "an id for the answer and the log, 1 to 64 of A-Za-z0-9._-; anything else is replaced by a fresh one. An id may be "
+    "used again: an outcome that is sent to /feedback belongs to the latest prediction that had its id when it came"
+)
 HEADERS = [
     {"name": name, "in": "header", "schema": TEXT, "description": why}
     for name, why in {"X-Request-ID": _ID, "traceparent": "W3C Trace Context; anything else is ignored"}.items()
 ]
 
 
-def _answer(servable: Servable) -> dict[str, Any]:
-    fields = servable.schema() | {"request_id": TEXT}
-    required = list(fields)
-    if servable.service.steady:
-        fields["kept"] = {"type": "boolean", "description": "whether an earlier model's decision was kept"}
-    return {"type": "object", "properties": fields, "required": required}
-
-
 def _get(summary: str, kind: str, failures: dict[str, str]) -> dict[str, Any]:
     fault = _content({"$ref": "#/components/schemas/Fault"})
-    told = {code: {"description": why, **fault} for code, why in failures.items()}
-    return {"summary": summary, "responses": {"200": {"description": "OK", "content": {kind: {}}}, **told}}
+    others = {code: {"description": why, **fault} for code, why in failures.items()}
+    return {"summary": summary, "responses": {"200": {"description": "OK", "content": {kind: {}}}, **others}}
 
 
 def _either(name: str) -> dict[str, Any]:
@@ -105,6 +102,7 @@ def _failures(*codes: str) -> dict[str, Any]:
         "403": "nobody may: the service has no token",
         "408": "the body did not come in time",
         "413": "body too large",
+        "415": "the body has a content-encoding, such as gzip",
         "422": "a field breaks the contract",
         "429": "too much at once; see Retry-After",
         "503": "neither model nor fallback could answer, or the log cannot be written",
@@ -113,14 +111,22 @@ def _failures(*codes: str) -> dict[str, Any]:
     return {code: {"description": why[code], **fault} for code in codes}
 
 
-def _predict(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    examples = {f"sample {i}": {"value": sample["request"]} for i, sample in enumerate(samples)}
+def _predict(samples: list[Example]) -> dict[str, Any]:
+    examples = {f"sample {i}": {"value": sample.request} for i, sample in enumerate(samples)}
     ok = {"200": {"description": "one answer, or one for each row", **_content(_either("Answer"))}}
     return {
         "summary": "Predict for one or for many",
+        "description": WRITTEN,
         "requestBody": {"required": True, **_content(_either("Request"), examples=examples)},
-        "responses": ok | _failures("408", "413", "422", "429", "503"),
+        "responses": ok | _failures("408", "413", "415", "422", "429", "503"),
     }
+
+
+WRITTEN = (
+    'An integer may be written as 172, 172.0 or 1.72e2; 172.5 is none, and neither is "172". A time is local, without '
+    "a zone, to the minute: 2013-07-04T17:30; seconds and fractions of them are taken and dropped, a zone is refused. "
+    "A field that may be null must be sent all the same."
+)
 
 
 def _feedback() -> dict[str, Any]:
@@ -130,7 +136,7 @@ def _feedback() -> dict[str, Any]:
         "summary": "Say what came of a prediction, or of many",
         "security": [{"token": []}],
         "requestBody": {"required": True, **_content(_either("Outcome"))},
-        "responses": ok | _failures("401", "403", "408", "413", "422", "429", "503"),
+        "responses": ok | _failures("401", "403", "408", "413", "415", "422", "429", "503"),
     }
 
 # %% ../../notebooks/11d_api.ipynb #5b244a4e
@@ -143,4 +149,4 @@ PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{tit
 
 def page(servable: Servable) -> str:
     """Return the page that shows the API."""
-    return PAGE.format(title=servable.manifest["name"])
+    return PAGE.format(title=servable.manifest.name)

@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from html import escape
-from typing import Any
+from datetime import date
+from typing import Any, NamedTuple
 
-from .scope import Config
-from .workflow import PAGE, STYLE
+from .manifest import Lineage, Manifest
+from .page import prose, render
+from .scope import Stakeholder
 
 # %% auto #0
-__all__ = ['markdown', 'html']
+__all__ = ['Purpose', 'markdown', 'html']
 
 # %% ../../notebooks/08f_card.ipynb #8bf7f496
 def _figure(found: dict[str, float] | None) -> str:
@@ -30,50 +31,68 @@ def _table(heading: list[str], rows: Iterable[list[str]]) -> str:
     return "\n".join([clean(heading), "|" + " --- |" * len(heading), *map(clean, rows)])
 
 # %% ../../notebooks/08f_card.ipynb #e4c26c77
-def markdown(config: Config, told: dict[str, Any], choice: dict[str, Any], diagnosis: dict[str, Any]) -> str:
+class Purpose(NamedTuple):
+    """What the scope and the settings say of a model: what it is for, for whom, and on what data it stands.
+
+    Attributes
+    ----------
+    business, because : what the organisation wants to move, and how the metric that decides maps to that.
+    stakeholders : who needs what.
+    split : the first day of each split.
+    groups : the features, by group.
+    """
+
+    business: str
+    because: str
+    stakeholders: list[Stakeholder]
+    split: dict[str, date]
+    groups: dict[str, list[str]]
+
+
+def markdown(manifest: Manifest, purpose: Purpose, choice: dict[str, Any], diagnosis: dict[str, Any]) -> str:
     """Return the card as Markdown.
 
     Parameters
     ----------
-    config : scope, split and features are told.
-    told : the manifest.
+    manifest : of the champion.
+    purpose : what it is for.
     choice : what `select` wrote of the champion: figures and verdicts.
     diagnosis : what `diagnose` found of it.
     """
     parts = [
-        f"# Model card: {told['name']} {told['version']}",
-        _details(told),
-        _use(config),
-        _data(config),
+        f"# Model card: {manifest.name} {manifest.version}",
+        _details(manifest),
+        _use(purpose),
+        _data(purpose),
         _figures(choice),
         _groups(diagnosis),
         _behaviour(diagnosis),
         _limits(choice),
-        _lineage(told),
+        _lineage(manifest.lineage),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _details(told: dict[str, Any]) -> str:
-    framing, features = told["framing"], told["features"]
-    others = "".join(f" Beside it, `{name}` is answered." for name in told["also"])
+def _details(manifest: Manifest) -> str:
+    framing, features = manifest.framing, manifest.features
+    others = "".join(f" Beside it, `{name}` is answered." for name in manifest.also)
     return (
-        f"**{told['promise']}**\n\nModel `{told['model']}`, framing `{framing['name']}` ({framing['kind']}), served as "
-        f"an ONNX graph of {len(features['numeric'])} numbers and {len(features['categorical'])} categories.{others}"
+        f"**{manifest.promise}**\n\nModel `{manifest.model}`, framing `{framing.name}` ({framing.task.kind}), served "
+        f"as an ONNX graph of {len(features.numeric)} numbers and {len(features.categorical)} categories.{others}"
     )
 
 
-def _use(config: Config) -> str:
-    who = _table(["who", "needs"], [[one.who, one.needs] for one in config.scope.stakeholders])
-    return f"## Intended use\n\n{config.scope.business}\n\n{config.scope.because}\n\n{who}"
+def _use(purpose: Purpose) -> str:
+    who = _table(["who", "needs"], [[one.who, one.needs] for one in purpose.stakeholders])
+    return f"## Intended use\n\n{purpose.business}\n\n{purpose.because}\n\n{who}"
 
 
-def _data(config: Config) -> str:
-    first = [[name, str(day)] for name, day in config.split.items()]
+def _data(purpose: Purpose) -> str:
+    first = [[name, str(day)] for name, day in purpose.split.items()]
     return (
         "## Data\n\nSplit by time; a label that became known only after its split had ended is kept apart.\n\n"
         f"{_table(['split', 'from'], first)}\n\nFeatures, by group:\n\n"
-        + "\n".join(f"- {group}: {', '.join(names)}" for group, names in config.features.groups.items())
+        + "\n".join(f"- {group}: {', '.join(names)}" for group, names in purpose.groups.items())
     )
 
 
@@ -119,8 +138,8 @@ def _limits(choice: dict[str, Any]) -> str:
     )
 
 
-def _lineage(told: dict[str, Any]) -> str:
-    rows = [[name, f"`{value}`"] for name, value in told["lineage"].items()]
+def _lineage(lineage: Lineage) -> str:
+    rows = [[name, f"`{digest}`"] for name, digest in lineage]
     return (
         "## Lineage\n\nEvery answer carries the id; `fieldbook lineage` leads from it to commit, run, data and "
         f"settings.\n\n{_table(['of', 'digest'], rows)}"
@@ -128,9 +147,5 @@ def _lineage(told: dict[str, Any]) -> str:
 
 
 def html(card: str, title: str) -> str:
-    """Return the card as one page that loads nothing."""
-    import mistune
-
-    body = mistune.create_markdown(plugins=["table"])(card)
-    left = "th, td { text-align: left } td { vertical-align: top }"
-    return PAGE.format(title=escape(title), style=STYLE + left, body=body)
+    """Return the card as one page that loads nothing; its first heading is the page's."""
+    return render("shell.html", title=title, content=prose(card.partition("\n\n")[2], trusted=False))

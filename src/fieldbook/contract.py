@@ -5,9 +5,10 @@
 # %% ../../notebooks/09c_contract.ipynb #fdb12b23
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from heapq import nsmallest
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,27 +19,53 @@ from .features import arrays
 from .scope import Column
 
 # %% auto #0
-__all__ = ['TIME', 'FAULTS', 'annotation', 'Refused', 'Contract']
+__all__ = ['TIME', 'WHOLE', 'FAULTS', 'LOCAL', 'annotation', 'struct', 'Refused', 'Request', 'Contract']
 
 # %% ../../notebooks/09c_contract.ipynb #8c6968a3
 # [0-9], for \d has digits of all scripts; nothing behind the end, for $ has it before a last line feed, too
-TIME = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?$(?!\n)"
+_LEAP = "([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)"
+_LONG, _SHORT = "(0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])", "(0[469]|11)-(0[1-9]|[12][0-9]|30)"
+_DAY = f"([0-9]{{4}}-({_LONG}|{_SHORT}|02-(0[1-9]|1[0-9]|2[0-8]))|{_LEAP}-02-29)"
+_TIME = r"T([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,9})?)?$(?!\n)"
+TIME = f"^{_DAY}{_TIME}"
+WHOLE = 2**53  # the largest whole number that a float64 tells from the next
 
 
 def annotation(column: Column) -> Any:
     """Return the type, with its limits, that msgspec checks a field by."""
-    told = {"description": column.why} if column.why else {}
+    meaning = {"description": column.why} if column.why else {}
     if column.one_of is not None:
-        kind: Any = Annotated[Literal[tuple(column.one_of)], Meta(**told)]
+        kind: Any = Annotated[Literal[tuple(column.one_of)], Meta(**meaning)]
     elif column.type == "datetime":
-        kind = Annotated[str, Meta(pattern=TIME, max_length=19, **told)]
+        kind = Annotated[str, Meta(pattern=TIME, max_length=29, **meaning)]
     elif column.type == "str":
-        kind = Annotated[str, Meta(max_length=column.max_length, **told)]
+        kind = Annotated[str, Meta(max_length=column.max_length, **meaning)]
     else:
-        number = {"float": float, "int": int}[column.type]
-        limits = {"ge": column.at_least, "le": column.at_most}
-        kind = Annotated[number, Meta(**{key: number(at) for key, at in limits.items() if at is not None}, **told)]
+        number, most = {"float": (float, None), "int": (int, WHOLE)}[column.type]
+        least = None if most is None else -most
+        limits = {
+            "ge": least if column.at_least is None else column.at_least,
+            "le": most if column.at_most is None else column.at_most,
+        }
+        kind = Annotated[number, Meta(**{key: number(at) for key, at in limits.items() if at is not None}, **meaning)]
     return kind | None if column.nullable else kind
+
+# %% ../../notebooks/09c_contract.ipynb #956a234e
+def struct(name: str, fields: Mapping[str, Any], **options: Any) -> type[Struct]:
+    """Return a type of record whose fields are encoded under these names and decoded from them, whatever they are.
+
+    Its attributes are numbered, for not every name is one of Python's.
+
+    Parameters
+    ----------
+    name : of the type.
+    fields : their types by name, in order.
+    options : more of `msgspec.defstruct`.
+    """
+    attributes = [f"f{i}" for i in range(len(fields))]
+    return msgspec.defstruct(
+        name, list(zip(attributes, fields.values())), rename=dict(zip(attributes, fields)), gc=False, **options
+    )
 
 # %% ../../notebooks/09c_contract.ipynb #9606f75e
 class Refused(Exception):
@@ -63,6 +90,23 @@ class Refused(Exception):
         super().__init__(message)
 
 # %% ../../notebooks/09c_contract.ipynb #69993b8e
+class Request(NamedTuple):
+    """A request that keeps the contract.
+
+    Attributes
+    ----------
+    records : as they were sent, for the log.
+    columns : the values of each field, in the order of the records; None where null was sent.
+    arrays : the same as `features.arrays` has them, each (rows,).
+    listed : whether it was a list.
+    """
+
+    records: list[Struct]
+    columns: dict[str, tuple[Any, ...]]
+    arrays: dict[str, np.ndarray]
+    listed: bool
+
+# %% ../../notebooks/09c_contract.ipynb #443cb51d
 FAULTS = 20  # told of one request
 
 
@@ -77,18 +121,21 @@ class Contract:
     Attributes
     ----------
     record : the type of a record.
+    private : how private fields stand in the log, by name.
     """
 
     def __init__(self, request: Mapping[str, Column], rows: int) -> None:
         self.request, self.rows = dict(request), rows
         self.kinds = {name: annotation(column) for name, column in request.items()}
-        self.record = msgspec.defstruct("Request", list(self.kinds.items()), forbid_unknown_fields=True, gc=False)
-        self._one = msgspec.json.Decoder(self.record)
-        self._many = msgspec.json.Decoder(Annotated[list[self.record], Meta(min_length=1, max_length=rows)])  # type: ignore[name-defined]
+        self.record = struct("Request", self.kinds, forbid_unknown_fields=True)
+        self.several = Annotated[list[self.record], Meta(min_length=1, max_length=rows)]  # type: ignore[name-defined]
+        self._one, self._many = msgspec.json.Decoder(self.record), msgspec.json.Decoder(self.several)
         self.private = {name: column.private for name, column in request.items() if column.private}
+        self.whole = [name for name, column in request.items() if column.type == "int"]
+        self.times = [name for name, column in request.items() if column.type == "datetime"]
 
-    def parse(self, body: bytes) -> tuple[list[Struct], bool]:
-        """Return the records of a body, one or a list, and whether it was a list.
+    def parse(self, body: bytes) -> Request:
+        """Return the request in a body, one record or a list.
 
         Raises
         ------
@@ -98,55 +145,41 @@ class Contract:
         """
         listed = body.lstrip()[:1] == b"["
         try:
-            return (self._many.decode(body), True) if listed else ([self._one.decode(body)], False)
+            records = self._many.decode(body) if listed else [self._one.decode(body)]
         except (DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise self._refused(body, str(error)) from None
-
-    def columns(self, records: Sequence[Struct]) -> dict[str, tuple[Any, ...]]:
-        """Return the values of each field, in the order of the records."""
-        return dict(zip(self.kinds, zip(*map(astuple, records))))
-
-    def arrays(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
-        """Return the columns as arrays, each (rows,), as `features.arrays` does.
-
-        Raises
-        ------
-        Refused
-            If a time names a day that there is not.
-        """
-        try:
-            return arrays(columns, self.request)
-        except ValueError:
-            raise self._no_such_day(columns) from None
+            records = self._again(body, str(error))
+        columns = dict(zip(self.kinds, zip(*map(astuple, records))))
+        return Request(records, columns, arrays(columns, self.request), listed)
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of a record."""
         return msgspec.json.schema_components([self.record])[1]["Request"]
 
-    def _no_such_day(self, columns: Mapping[str, Sequence[Any]]) -> Refused:
-        detail = []
-        for name, column in self.request.items():
-            for row, value in enumerate(columns[name] if column.type == "datetime" else ()):
-                try:
-                    np.datetime64(value, "s")
-                except ValueError:
-                    detail.append({"row": row, "field": name, "problem": "there is no such day"})
-        return _refusal(detail)
-
-    def _refused(self, body: bytes, told: str) -> Refused:
+    def _again(self, body: bytes, fault: str) -> list[Struct]:
+        """Return the records of a body in which whole numbers are written as fractions; refuse any other."""
         try:
-            found = msgspec.json.decode(body)
+            sent = msgspec.json.decode(body)
         except (DecodeError, UnicodeDecodeError, RecursionError) as error:
-            return _refusal([{"field": "(body)", "problem": f"this is no JSON: {error}"[:200]}])
-        listed = isinstance(found, list)
-        if listed and not 1 <= len(found) <= self.rows:
-            return _refusal([{"field": "(body)", "problem": f"a list holds 1 to {self.rows:,} records"}])
+            raise _refusal([{"field": "(body)", "problem": f"this is no JSON: {error}"[:200]}]) from None
+        listed = isinstance(sent, list)
+        if listed and not 1 <= len(sent) <= self.rows:
+            raise _refusal([{"field": "(body)", "problem": f"a list holds 1 to {self.rows:,} records"}])
+        records = sent if listed else [sent]
+        for record in records:
+            if isinstance(record, dict):
+                record |= {name: _whole(record[name]) for name in self.whole if isinstance(record.get(name), float)}
+        try:
+            return msgspec.convert(records, self.several)
+        except ValidationError:
+            raise self._refused(records, listed, fault) from None
+
+    def _refused(self, records: list[Any], listed: bool, fault: str) -> Refused:
         detail: list[dict[str, Any]] = []
-        for row, record in enumerate(found if listed else [found]):
-            detail += [{"row": row, **fault} if listed else fault for fault in self._faults(record)]
+        for row, record in enumerate(records):
+            detail += [{"row": row, **each} if listed else each for each in self._faults(record)]
             if len(detail) >= FAULTS:
                 break
-        return _refusal(detail or [{"field": "(body)", "problem": told[:200]}])
+        return _refusal(detail or [{"field": "(body)", "problem": fault[:200]}])
 
     def _faults(self, record: Any) -> list[dict[str, Any]]:
         if not isinstance(record, dict):
@@ -160,8 +193,25 @@ class Contract:
             try:
                 msgspec.convert(record[name], kind)
             except ValidationError as error:
-                faults.append({"field": name, "problem": str(error)[:200]})
+                time = name in self.times and isinstance(record[name], str)
+                faults.append({"field": name, "problem": _mistimed(record[name]) if time else str(error)[:200]})
         return faults
+
+# %% ../../notebooks/09c_contract.ipynb #906bc09d
+LOCAL = (
+    "a local time is wanted, to the minute and without a zone, such as 2013-07-04T17:30: which local time an instant "
+    "in some zone is cannot be known here"
+)
+
+
+def _mistimed(text: str) -> str:
+    """Return what is wrong with a time."""
+    return "there is no such day" if re.search("^[0-9]{4}-[0-9]{2}-[0-9]{2}" + _TIME, text) else LOCAL
+
+
+def _whole(number: float) -> int | float:
+    """Return a whole number as an integer, and any other, or one too large to be told from the next, as it is."""
+    return int(number) if number.is_integer() and abs(number) <= WHOLE else number
 
 
 def _refusal(detail: list[dict[str, Any]]) -> Refused:

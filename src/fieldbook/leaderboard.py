@@ -5,16 +5,17 @@
 # %% ../../notebooks/08b_leaderboard.ipynb #95420dc7
 from __future__ import annotations
 
-import json
-from html import escape
 from math import isfinite
 from typing import Any
 
+from .page import markup, render
+from .plot import PALETTE
 from .scope import Dimension
-from .select import PASSED, Figures, named, shown
+from .select import PASSED, Figures, named
+from .words import number
 
 # %% auto #0
-__all__ = ['COLOURS', 'STYLE', 'SCRIPT', 'PAGE', 'shares', 'score', 'rows', 'fragment', 'to_page']
+__all__ = ['shares', 'score', 'rows', 'fragment', 'colour_of', 'to_page']
 
 # %% ../../notebooks/08b_leaderboard.ipynb #63ed8f23
 def shares(values: list[float | None], better: str) -> list[float | None]:
@@ -77,159 +78,42 @@ def rows(board: dict[str, Any], beside: dict[str, Figures] | None = None) -> lis
 def _known(figure: dict[str, float] | None) -> dict[str, float] | None:
     return figure if figure and all(map(isfinite, figure.values())) else None
 
-# %% ../../notebooks/08b_leaderboard.ipynb #b5e240af
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a7a00", "#555555")  # Okabe and Ito
-STYLE = """
-#leaderboard { font-size: .85rem } #leaderboard form:not([hidden]) { display: grid; gap: .6rem }
-#leaderboard fieldset { border: 1px solid #ccc; border-radius: .4rem; display: grid; gap: .3rem 1.6rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(21rem, 100%), 1fr)); padding: .6rem .9rem }
-#leaderboard .weight { align-items: center; display: grid; gap: .5rem; grid-template-columns: .8rem 8.5rem 1fr 1.3rem }
-#leaderboard .key { border-radius: .15rem; height: .8rem; width: .8rem } #leaderboard input[type=range] { width: 100% }
-#leaderboard .unknown { color: #6b6b6b } #leaderboard output { text-align: right }
-#leaderboard .choices { display: flex; flex-wrap: wrap; gap: .4rem 1.4rem; align-items: center }
-#leaderboard .scroll { overflow-x: auto } #leaderboard caption { color: #555; text-align: left; padding-bottom: .3rem }
-#leaderboard table { border-collapse: collapse; margin: .6rem 0 }
-#leaderboard th, #leaderboard td { border-bottom: 1px solid #ddd; padding: .35rem .4rem; text-align: right;
-  vertical-align: top }
-#leaderboard th:first-child, #leaderboard .verdict, #leaderboard .score { text-align: left }
-#leaderboard thead th { font-weight: 600; vertical-align: bottom } #leaderboard thead small { white-space: normal }
-#leaderboard small { color: #666; display: block; font-size: .72rem; font-weight: 400; white-space: nowrap }
-#leaderboard .bar { background: #eee; display: flex; height: .55rem; margin-top: .3rem; width: 6rem }
-#leaderboard .closed td, #leaderboard .closed th { background: #f6f6f4; color: #666 }
-#leaderboard ul { margin: .2rem 0; padding-left: 1rem; min-width: 14rem; text-align: left }
-#leaderboard summary { color: #a33; font-size: inherit } #leaderboard td.verdict { color: #20692e; min-width: 6.5rem }
-"""
-SCRIPT = """
-(() => {
-  const board = document.getElementById("leaderboard"), form = board.querySelector("form");
-  const body = board.querySelector("tbody"), sliders = [...form.querySelectorAll("input[type=range]")];
-  const models = JSON.parse(board.querySelector("script[type='application/json']").textContent);
-  models.forEach((model, place) => { model.row = body.rows[place]; });
-
-  function show() {
-    const weights = sliders.map(slider => slider.disabled ? 0 : Number(slider.value));
-    const total = weights.reduce((sum, weight) => sum + weight, 0);
-    for (const model of models) {
-      const parts = model.shares.map((share, place) => total ? weights[place] * (share ?? 0) / total : 0);
-      model.score = parts.reduce((sum, part) => sum + part, 0);
-      model.row.querySelector("data").textContent = model.score.toFixed(2);
-      model.row.querySelector("data").value = model.score.toFixed(6);
-      const bars = [...model.row.querySelector(".bar").children];
-      bars.forEach((bar, place) => { bar.style.width = 100 * parts[place] + "%"; });
-      model.row.hidden = form.elements.hide.checked && !model.serves;
-    }
-    const ranked = [...models].sort((a, b) => b.score - a.score);   // stable: equals stay as they were
-    body.append(...ranked.map(model => model.row));
-    sliders.forEach(slider => { slider.nextElementSibling.value = slider.value; });
-    const first = ranked.find(model => !model.row.hidden);
-    board.querySelector("[role=status]").textContent = !total ? "No weight is above 0: no order."
-      : !first ? "No model may serve."
-      : `First under these weights: ${first.name}, ${first.score.toFixed(2)}${first.serves ? "" : " (may not serve)"}.`;
-  }
-
-  function read() {                                                 // the view that the address holds
-    const view = new URLSearchParams(location.hash.slice(1));
-    for (const slider of sliders) {
-      const asked = view.get(slider.name);
-      slider.value = asked === null || asked === "" || isNaN(asked) ? slider.defaultValue : asked;
-    }
-    form.elements.hide.checked = view.get("hide") === "1";
-    show();
-  }
-
-  function write() {
-    const view = new URLSearchParams(sliders.map(slider => [slider.name, slider.value]));
-    if (form.elements.hide.checked) view.set("hide", "1");
-    history.replaceState(null, "", "#" + view);
-    show();
-  }
-
-  form.addEventListener("input", write);
-  form.addEventListener("reset", event => {
-    event.preventDefault();
-    history.replaceState(null, "", location.pathname + location.search);
-    read();
-  });
-  form.addEventListener("submit", event => event.preventDefault());
-  addEventListener("hashchange", read);
-  form.hidden = false;
-  read();
-})();
-"""
-
 # %% ../../notebooks/08b_leaderboard.ipynb #bec01d59
 def fragment(board: dict[str, Any], beside: dict[str, Figures] | None = None) -> str:
     """Return the leaderboard as a piece of HTML that works alone; see `rows` for what goes in."""
-    dimensions, found = [Dimension(**settings) for settings in board["dimensions"]], rows(board, beside)
-    known = [any(row["figures"][place] for row in found) for place in range(len(dimensions))]
-    colours = [COLOURS[place % len(COLOURS)] for place in range(len(dimensions))]
-    sliders = "".join(map(_slider, dimensions, colours, known))
-    heads = "".join(
-        f'<th scope="col">{escape(dimension.name)}<small>{escape(dimension.better)} is better</small></th>'
-        for dimension in dimensions
-    )
+    found = rows(board, beside)
+    dimensions = [{**settings, "colour": colour_of(place)} for place, settings in enumerate(board["dimensions"])]
+    for place, dimension in enumerate(dimensions):
+        dimension["known"] = any(row["figures"][place] for row in found)
     data = [{"name": row["model"], "serves": row["state"] == PASSED, "shares": row["shares"]} for row in found]
-    weights = [dimension.weight * counts for dimension, counts in zip(dimensions, known)]
-    lines = "".join(_line(row, weights, colours) for row in found)
-    return f"""<section id="leaderboard" aria-label="Leaderboard"><style>{STYLE}</style>
-<form hidden autocomplete="off"><fieldset><legend>How much each dimension counts</legend>{sliders}</fieldset>
-<div class="choices"><label><input type="checkbox" name="hide"> hide models that may not serve</label>
-<button type="reset">opening weights</button><span role="status"></span></div></form>
-<div class="scroll"><table><caption>Score: weighted mean of each dimension's place between the worst (0) and the best
-(1) of these models. In brackets: intervals.</caption>
-<thead><tr><th scope="col">model</th><th scope="col" class="verdict">may serve</th>
-<th scope="col" class="score">score</th>{heads}</tr></thead><tbody>{lines}</tbody></table></div>
-<script type="application/json">{json.dumps(data).replace("<", chr(92) + "u003c")}</script>
-<script>{SCRIPT}</script></section>"""
+    lines = [_line(row, dimensions) for row in found]
+    return render("leaderboard.html", dimensions=dimensions, rows=lines, data=data)
 
 
-def _slider(dimension: Dimension, colour: str, known: bool) -> str:
-    name = escape(dimension.name)
-    off, why = ("", "") if known else (" disabled", "<small>not known yet</small>")
-    return (
-        f'<label class="weight{"" if known else " unknown"}"><span class="key" style="background:{colour}"></span>'
-        f'<span>{name}{why}</span><input type="range" min="0" max="10" step="1" name="{name}" '
-        f'value="{dimension.weight}"{off}><output>{dimension.weight}</output></label>'
-    )
+def colour_of(place: int) -> str:
+    """Return the colour of a dimension, the page's own where it has one."""
+    name = list(PALETTE)[place % len(PALETTE)]
+    return f"var(--{name}, {PALETTE[name]})"
 
 
-def _line(row: dict[str, Any], weights: list[int], colours: list[str]) -> str:
-    """Return a model's row; a part of the bar is what a dimension adds to the score."""
+def _line(row: dict[str, Any], dimensions: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a row as the template shows it; a part of the bar is what a dimension adds to the score."""
+    weights = [dimension["weight"] * dimension["known"] for dimension in dimensions]
     total = sum(weights) or 1
-    bar = "".join(
-        f'<span style="background:{colour};width:{100 * weight * (part or 0) / total:.4g}%"></span>'
-        for part, weight, colour in zip(row["shares"], weights, colours)
-    )
-    reasons = "".join(f"<li>{escape(sentence)}</li>" for sentence in row["broken"])
-    serves = (
-        "yes"
-        if row["state"] == PASSED
-        else (f"<details><summary>no: {escape(row['state'])}</summary><ul>{reasons}</ul></details>")
-    )
-    cells = "".join(f"<td>{_shown(figure)}</td>" for figure in row["figures"])
-    return (
-        f'<tr{"" if row["state"] == PASSED else " class=closed"}><th scope="row">{escape(row["model"])}'
-        f'<small>{row["role"]}</small></th><td class="verdict">{serves}</td>'
-        f'<td class="score"><data value="{row["score"]:.6f}">{row["score"]:.2f}</data>'
-        f'<div class="bar" aria-hidden="true">{bar}</div></td>{cells}</tr>'
-    )
+    parts = [
+        {"colour": dimension["colour"], "width": f"{100 * weight * (share or 0) / total:.4g}"}
+        for dimension, weight, share in zip(dimensions, weights, row["shares"])
+    ]
+    return {**row, "serves": row["state"] == PASSED, "parts": parts, "cells": [_shown(one) for one in row["figures"]]}
 
 
-def _shown(figure: dict[str, float] | None) -> str:
+def _shown(figure: dict[str, float] | None) -> dict[str, str]:
     if figure is None:
-        return '<span title="not known">–</span>'
-    value, low, high = (shown(figure[end]) for end in ("value", "low", "high"))
-    return value if value == low == high else f"{value}<small>[{low}, {high}]</small>"
+        return {"value": "–", "ends": ""}
+    value, low, high = (number(figure[end]) for end in ("value", "low", "high"))
+    return {"value": value, "ends": "" if value == low == high else f"[{low}, {high}]"}
 
 # %% ../../notebooks/08b_leaderboard.ipynb #bdafd1f7
-PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
-<style>
-body {{ max-width: 70rem; margin: 0 auto; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; color: #222 }}
-</style></head><body><h1>{title}</h1><p>{text}</p>{board}</body></html>
-"""
-
-
 def to_page(title: str, text: str, board: str) -> str:
     """Return a whole page around a `fragment`; title and text are escaped."""
-    return PAGE.format(title=escape(title), text=escape(text), board=board)
+    return render("shell.html", title=title, promise=text, content=markup(board))

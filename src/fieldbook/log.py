@@ -264,17 +264,31 @@ def outcomes(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the predictions with what came of them, and the outcomes that are of no prediction in the log.
 
     The predictions have three more columns, `outcome` and `outcome_time`, missing where none has come, and `outcomes`,
-    how many came.
+    how many came. An outcome belongs to the latest prediction that had its id when it came (or to the first, where the
+    clocks of two machines differ so much that it seems to have come before).
     """
     import pandas as pd
 
-    predictions, told = read(folder), read(folder, "feedback")
-    if told.empty:
-        told = pd.DataFrame({"request_id": pd.Series(dtype=object), "outcome": None, "time": None})
+    predictions, feedback = read(folder), read(folder, "feedback")
+    if feedback.empty:
+        feedback = pd.DataFrame({"request_id": pd.Series(dtype=object), "outcome": None, "time": None})
     if predictions.empty:
-        return predictions, told
-    by_id = told.groupby("request_id")
-    last = by_id.tail(1).set_index("request_id")[["outcome", "time"]].set_axis(["outcome", "outcome_time"], axis=1)
-    joined = predictions.join(last.assign(outcomes=by_id.size()), on="request_id")
-    joined["outcomes"] = joined["outcomes"].fillna(0).astype(int)
-    return joined, told[~told["request_id"].isin(set(predictions["request_id"]))].reset_index(drop=True)
+        return predictions, feedback
+    row = _answered(predictions, feedback)
+    known, of_row = feedback[row >= 0], row[row >= 0]
+    last = known[["outcome", "time"]].set_axis(["outcome", "outcome_time"], axis=1).groupby(of_row).tail(1)
+    last.index = of_row[last.index]
+    joined = predictions.join(last)
+    joined["outcomes"] = of_row.value_counts().reindex(joined.index, fill_value=0)
+    return joined, feedback[row < 0].reset_index(drop=True)
+
+
+def _answered(predictions: pd.DataFrame, feedback: pd.DataFrame) -> pd.Series:
+    """Return for each outcome the row of the prediction it belongs to, or -1."""
+    import pandas as pd
+
+    made = predictions[["request_id"]].assign(time=pd.to_datetime(predictions["time"]), row=predictions.index)
+    came = feedback[["request_id"]].assign(time=pd.to_datetime(feedback["time"]))
+    options = {"on": "time", "by": "request_id"}
+    before, behind = (pd.merge_asof(came, made, direction=way, **options)["row"] for way in ("backward", "forward"))
+    return before.fillna(behind).fillna(-1).astype(int).set_axis(feedback.index)

@@ -13,9 +13,9 @@ import time
 from bisect import bisect_left
 from collections import Counter as Tally
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from prometheus_client import Counter, Gauge, Histogram, Summary
@@ -23,13 +23,13 @@ from prometheus_client import Counter, Gauge, Histogram, Summary
 # %% auto #0
 __all__ = ['REQUESTS', 'SECONDS', 'ROWS', 'DECISIONS', 'SCORES', 'VALUES', 'UNSEEN', 'MISSING', 'REFUSED', 'FALLBACKS', 'KEPT',
            'FEEDBACK', 'LOST', 'LAG', 'INSIDE', 'MODEL', 'TALLIES', 'OUTCOMES', 'logger', 'Tallies', 'observe_all',
-           'expect', 'count_answers', 'Trace', 'trace_of', 'JsonLines', 'log_to', 'Seldom', 'Collector']
+           'expect', 'Countable', 'count_answers', 'Trace', 'trace_of', 'JsonLines', 'log_to', 'Seldom', 'Collector']
 
 # %% ../../notebooks/10b_observe.ipynb #ad226236
 REQUESTS = Counter("fieldbook_requests", "Requests, by route and status of the answer.", ["route", "status"])
 SECONDS = Histogram(
     "fieldbook_request_seconds",
-    "Time from a whole request to its answer, log included, by what became of it.",
+    "Time to the answer from a whole request, or from its head if it was not read whole, by what became of it.",
     ["outcome"],
     buckets=[0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5],
 )
@@ -117,35 +117,58 @@ def expect(fields: Iterable[str], features: Iterable[str], decisions: Iterable[s
             metric.labels(label)
 
 
-def count_answers(columns: Mapping[str, Sequence[Any]], told: Mapping[str, Sequence[Any]]) -> None:
+class Countable(Protocol):
+    """The answers to a request, as far as they are counted; `serve`'s answers are."""
+
+    @property
+    def fallback(self) -> str | None:
+        """Why the fallback answered, if it did."""
+
+    @property
+    def unseen(self) -> list[list[str]]:
+        """For every row the features whose value training never saw."""
+
+    @property
+    def decisions(self) -> list[Any]:
+        """What was decided for every row, a word or several; empty where the framing asks for a value."""
+
+    @property
+    def quantities(self) -> list[float]:
+        """Predicted values, where the framing asks for one."""
+
+    def scores(self) -> dict[str, list[float]]:
+        """Return predicted probabilities, by what they are of."""
+
+
+def count_answers(columns: Mapping[str, Sequence[Any]], answers: Countable) -> None:
     """Count what was asked and what was answered.
 
     Parameters
     ----------
     columns : the request's fields.
-    told : what is answered; fields, each with a value for every row.
+    answers : to its rows.
     """
-    TALLIES.add(ROWS, len(told["unseen"]))
+    TALLIES.add(ROWS, len(answers.unseen))
     for name, values in columns.items():
         if missing := len([None for value in values if value is None]):  # `in` would compare with each
             TALLIES.add(MISSING, missing, name)
-    for names in told["unseen"]:
+    for names in answers.unseen:
         for name in names:
             TALLIES.add(UNSEEN, 1, name)
-    if told["fallback"][0]:
-        TALLIES.add(FALLBACKS, len(told["fallback"]), told["fallback"][0])
-    if "value" in told:
-        return TALLIES.note(VALUES, told["value"])
-    for word, times in Tally(_words(told["decision"])).items():
+    if answers.fallback:
+        TALLIES.add(FALLBACKS, len(answers.unseen), answers.fallback)
+    if answers.quantities:
+        TALLIES.note(VALUES, answers.quantities)
+    for word, times in Tally(_words(answers.decisions)).items():
         TALLIES.add(DECISIONS, times, word)
-    if "probability" in told:
-        return TALLIES.note(SCORES, told["probability"], "positive")
-    for name in told["probabilities"][0]:
-        TALLIES.note(SCORES, [shares[name] for shares in told["probabilities"]], name)
+    for name, shares in answers.scores().items():
+        TALLIES.note(SCORES, shares, name)
 
 
-def _words(decided: Sequence[Any]) -> Sequence[str]:
-    return decided if isinstance(decided[0], str) else [word for several in decided for word in several or ["(none)"]]
+def _words(decided: Sequence[Any]) -> Iterator[str]:
+    """Return the words that were decided, one by one; where several may be decided at once and none was, (none)."""
+    for each in decided:
+        yield from (each,) if isinstance(each, str) else each or ("(none)",)
 
 # %% ../../notebooks/10b_observe.ipynb #f6fd50f0
 _TRACEPARENT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")

@@ -6,21 +6,15 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
-import os
-import re
 import shutil
-import subprocess
-import sys
-import tempfile
+from datetime import date
 from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from onnx import ModelProto, TensorProto, compose, helper, numpy_helper, parser
 from sklearn.base import BaseEstimator
 from sklearn.dummy import DummyClassifier, DummyRegressor
@@ -30,8 +24,21 @@ from sklearn.pipeline import Pipeline
 
 from . import FieldbookError, card
 from .features import matrices, records
-from .scope import Config, Framing, load, replace
-from .select import digest
+from fieldbook.manifest import (
+    Asked,
+    Companion,
+    Example,
+    Fallback,
+    Inputs,
+    Lineage,
+    Manifest,
+    Metrics,
+    Parity,
+    graph_digest,
+    lineage,
+    read_manifest,
+)
+from .scope import AnyFraming, Combine, Features, Framing, Package, Service, Stakeholder, replace, section
 from fieldbook.train import (
     EmbeddingNetwork,
     EmbeddingRegressor,
@@ -45,8 +52,8 @@ from fieldbook.train import (
 )
 
 # %% auto #0
-__all__ = ['OPSET', 'ML', 'IR', 'OUTPUTS', 'CODE', 'graph', 'to_graph', 'run', 'parity', 'lineage', 'manifest', 'main',
-           'build_bento', 'write_sbom', 'bento']
+__all__ = ['OPSET', 'ML', 'IR', 'OUTPUTS', 'COUNTED', 'graph', 'to_graph', 'run', 'parity', 'evenly', 'take_graph', 'companions',
+           'spare', 'samples', 'main', 'describe']
 
 # %% ../../notebooks/09_package.ipynb #a8cce641
 OPSET, ML, IR = 20, 3, 10  # of ONNX, of its operators for classical models, and of the file
@@ -312,216 +319,164 @@ def parity(
     return float(difference.max())
 
 # %% ../../notebooks/09_package.ipynb #93374f00
-CODE = ("scope", "ingest", "label", "sample", "split", "features", "train", "evaluate", "select", "package")
+def evenly(table: pd.DataFrame, most: int) -> pd.DataFrame:
+    """Return at most so many rows of a table, evenly spread from the first to the last."""
+    return table.iloc[np.unique(np.linspace(0, len(table) - 1, most).astype(int))].reset_index(drop=True)
 
 
-def lineage(config: Config, graph: Path, choice: Path, raw: Path, code: Path, also: dict[str, str]) -> dict[str, str]:
-    """Return the digests of all that the champion came from, and `id`, the digest of those.
-
-    Parameters
-    ----------
-    config : its settings of problem, split and features count; those of other models do not.
-    graph, choice : the ONNX file and the champion's settings and figures.
-    raw : folder of the raw tables.
-    code : folder of the package; its modules up to this one count.
-    also : digests of the graphs of other framings.
-    """
-    problem = code.joinpath(*config.problem["_target_"].split(".")[1:-1]).with_suffix(".py")
-    settings = config.model_dump(
-        mode="json", include={"seed", "problem", "split", "features", "task", "package", "combine"}
-    )
-    parts = {
-        "data": digest(*sorted(raw.glob("*.parquet"))),
-        "code": digest(*(code / f"{name}.py" for name in CODE), problem),
-        "config": digest(json.dumps(settings, sort_keys=True)),
-        "choice": digest(choice),
-        "graph": hashlib.sha256(graph.read_bytes()).hexdigest(),
-    }
-    parts |= {f"graph of {name}": graph for name, graph in also.items()}
-    return {"id": digest(json.dumps(parts, sort_keys=True)), **parts}
+def take_graph(model: str, target: Path) -> Parity:
+    """Copy a model's graph to a file; return how far it is from the model, as `evaluate` has found."""
+    shutil.copyfile(Path("data/graphs") / model / "model.onnx", target)
+    checks = json.loads((Path("data/evaluation") / model / "checks.json").read_text())["graph"]
+    return Parity(largest_difference=checks["largest_difference"], allowed=checks["allowed"])
 
 
-def manifest(
-    config: Config,
-    choice: dict[str, Any],
-    also: dict[str, Any],
-    fallback: dict[str, str] | None,
-    numeric: list[str],
-    categories: dict[str, list[str]],
-    samples: list[dict[str, Any]],
-    origin: dict[str, str],
-    largest: float,
-) -> dict[str, Any]:
-    """Return what the servable needs to know of its model, and what a person asks first.
-
-    Parameters
-    ----------
-    config, choice : settings, and what `select` wrote of the champion.
-    also : what is answered beside it, by framing: digest of the graph, and figures.
-    fallback : name and digest of the graph of the model that answers when the champion does not, if there is one.
-    numeric : names of the numeric features in order.
-    categories : values seen in training by categorical feature, in order.
-    samples : requests with the answer they must get.
-    origin : what `lineage` returns.
-    largest : what `parity` returned.
-    """
-    scope = config.scope
-    return {
-        "name": config.problem["_target_"].rpartition(".")[2].lower(),
-        "version": origin["id"][:12],
-        "promise": scope.promise,
-        "model": choice["model"],
-        "settings": choice["settings"],
-        "framing": {"name": scope.framing, **_served(config.task)},
-        "also": {name: {**found, "framing": _served(scope.framings[name])} for name, found in also.items()},
-        "fallback": fallback,
-        "service": scope.service.model_dump(),
-        "combine": {"name": config.combine.name, "weights": config.combine.weights},
-        "problem": config.problem,
-        "request": {name: column.model_dump() for name, column in config.features.request.items()},
-        "features": {
-            "derive": {name: rule.model_dump() for name, rule in config.features.derive.items()},
-            "numeric": numeric,
-            "categorical": categories,
-        },
-        "metrics": {"validation": choice["validation"], "test": choice["test"]},
-        "parity": {"largest_difference": float(f"{largest:.1g}"), "allowed": config.package.parity_tolerance},
-        "lineage": origin,
-        "samples": samples,
-    }
-
-
-def _served(task: Framing) -> dict[str, Any]:
-    """Return what answering takes of a framing; what it is judged by stays behind."""
-    return task.model_dump(exclude={"limits", "fairness", "behave"})
-
-# %% ../../notebooks/09_package.ipynb #0de73ef0
-def main() -> None:
-    """Stage `package`: data/selection/champion -> data/champion/{model.onnx, manifest.json, card.md, card.html}."""
-    import joblib
-
-    config, source = load(), Path("data/selection/champion")
-    model = joblib.load(source / "model.joblib")
-    choice = json.loads((source / "choice.json").read_text())
-    train, numeric, categorical = read_features("train")
-    held, _, _ = read_features("validation")
-    rows = np.unique(np.linspace(0, len(held) - 1, config.package.parity_rows).astype(int))
-    held = held.iloc[rows].reset_index(drop=True)
-    target = Path("data/champion")
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    largest = _write(model, held, numeric, categorical, config, config.task, target / "model.onnx")
-    also = _companions(held, numeric, categorical, config, target)
-    spare = _fallback(config, choice["model"], target)
-    digests = {name: found["graph"] for name, found in also.items()} | ({"fallback": spare["graph"]} if spare else {})
-    origin = lineage(
-        config, target / "model.onnx", source / "choice.json", Path("data/raw"), Path(__file__).parent, digests
-    )
-    categories = {name: sorted(train[name].unique()) for name in categorical}
-    samples = _samples(config, model, held, numeric + categorical)
-    told = manifest(config, choice, also, spare, numeric, categories, samples, origin, largest)
-    replace(target / "manifest.json", json.dumps(told, indent=2) + "\n")
-    written = card.markdown(config, told, choice, json.loads((source / "diagnosis.json").read_text()))
-    replace(target / "card.md", written)
-    replace(target / "card.html", card.html(written, f"Model card: {told['name']} {told['version']}"))
-
-
-def _write(
-    model: Pipeline,
+def companions(
+    framings: dict[str, Framing],
     rows: pd.DataFrame,
     numeric: list[str],
     categorical: list[str],
-    config: Config,
-    task: Framing,
-    to: Path,
-) -> float:
-    """Write the model's graph once it is shown to say the same; return the largest difference."""
-    exported = to_graph(model, len(numeric), len(categorical)).SerializeToString()
-    largest = parity(model, exported, rows, numeric, categorical, task, config.package.parity_tolerance)
-    to.write_bytes(exported)
-    return largest
-
-
-def _companions(
-    rows: pd.DataFrame, numeric: list[str], categorical: list[str], config: Config, target: Path
-) -> dict[str, Any]:
-    """Write the graphs of the other framings; return digest and figures of each."""
-    import joblib
-
-    figures, found = json.loads(Path("data/companions/metrics.json").read_text()), {}
-    for name in config.beside:
-        model, graph = joblib.load(f"data/companions/{name}.joblib"), target / f"{name}.onnx"
-        _write(model, rows, numeric, categorical, config, config.scope.framings[name], graph)
-        found[name] = {"graph": hashlib.sha256(graph.read_bytes()).hexdigest(), "metrics": figures[name]}
-    return found
-
-
-def _fallback(config: Config, champion: str, target: Path) -> dict[str, str] | None:
-    """Copy the fallback's graph; return its name and digest, or None where the champion needs none or there is none."""
-    name = config.scope.service.fallback
-    if name is None or name == champion:
-        return None
-    if name not in config.models:
-        print(f"package: {name}, the scope's fallback, is not among the models; a champion that fails has none")
-        return None
-    graph = Path("data/graphs") / name / "model.onnx"
-    shutil.copyfile(graph, target / "fallback.onnx")
-    return {"model": name, "graph": hashlib.sha256(graph.read_bytes()).hexdigest()}
-
-
-def _samples(config: Config, model: Pipeline, table: pd.DataFrame, names: list[str]) -> list[dict[str, Any]]:
-    """Return requests from validation, spread from the lowest answer to the highest, with their answers."""
-    outputs = predict(model, table[names], config.task)
-    order = np.argsort(outputs[:, -1], kind="stable")
-    chosen = table.iloc[order[np.linspace(0, len(order) - 1, config.package.samples + 2).astype(int)[1:-1]]]
-    requests = pd.read_parquet(
-        "data/features/requests.parquet", filters=[("example_id", "in", list(chosen["example_id"]))]
-    )
-    requests = requests.set_index("example_id").loc[chosen["example_id"]]
-    answers = config.task.answers(predict(model, chosen[names], config.task))
-    sent = records(requests, config.features.request)
-    return [{"request": request, "answer": answer} for request, answer in zip(sent, answers)]
-
-# %% ../../notebooks/09_package.ipynb #183eedc5
-def build_bento(project: Path, target: Path) -> str:
-    """Build the Bento that bentofile.yaml describes into the folder `target`; return its version.
+    most: float,
+    target: Path,
+) -> dict[str, Companion]:
+    """Write the graphs of other framings, each held against its model on these rows; return what is told of them.
 
     Parameters
     ----------
-    project : folder with bentofile.yaml, the champion and the code.
-    target : becomes the Bento; replaced as a whole.
+    framings : by name.
+    rows, numeric, categorical : feature rows, and the names of the features.
+    most : the difference that is allowed.
+    target : folder of the champion.
     """
-    listed = yaml.safe_load((project / "bentofile.yaml").read_text())["include"]
-    included = [path for pattern in listed for path in sorted(project.glob(pattern))]
-    deploy = project / "conf/deploy"
-    version = digest(*included, project / "bentofile.yaml", deploy / "requirements.lock", deploy / "Dockerfile")[:12]
-    with tempfile.TemporaryDirectory() as home:
-        os.environ |= {"BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "True"}  # read once, when bentoml is imported
-        import bentoml
+    import joblib
 
-        bento = bentoml.bentos.build_bentofile(str(project / "bentofile.yaml"), version=version, build_ctx=str(project))
-        draft = target.with_name(f".{target.name}.{os.getpid()}")
-        shutil.rmtree(draft, ignore_errors=True)
-        shutil.copytree(bento.path, draft)
-    shutil.copyfile(deploy / "Dockerfile", draft / "env/docker/Dockerfile")
-    write_sbom(deploy / "requirements.lock", draft / "src/sbom.json")
-    described = draft / "bento.yaml"
-    described.write_text(
-        re.sub(r"(?m)^creation_time: .*$", "creation_time: '2000-01-01T00:00:00+00:00'", described.read_text())
-    )
+    figures, written = json.loads(Path("data/companions/metrics.json").read_text()), {}
+    for name, task in framings.items():
+        model, path = joblib.load(f"data/companions/{name}.joblib"), target / f"{name}.onnx"
+        exported = to_graph(model, len(numeric), len(categorical)).SerializeToString()
+        parity(model, exported, rows, numeric, categorical, task, most)
+        path.write_bytes(exported)
+        written[name] = Companion(graph=graph_digest(path), metrics=figures[name], framing=task)
+    return written
+
+
+def spare(name: str | None, champion: str, models: list[str], target: Path) -> Fallback | None:
+    """Copy the graph of the model that answers when the champion does not; None if it needs none or there is none.
+
+    Parameters
+    ----------
+    name : the scope's fallback.
+    champion, models : the one that was chosen, and all there are.
+    target : folder of the champion.
+    """
+    if name is None or name == champion:
+        return None
+    if name not in models:
+        print(f"package: {name}, the scope's fallback, is not among the models; a champion that fails has none")
+        return None
+    take_graph(name, target / "fallback.onnx")
+    return Fallback(model=name, graph=graph_digest(target / "fallback.onnx"))
+
+# %% ../../notebooks/09_package.ipynb #c8160071
+def samples(
+    model: Pipeline, table: pd.DataFrame, names: list[str], task: Framing, features: Features, count: int
+) -> list[Example]:
+    """Return requests with their answers.
+
+    Parameters
+    ----------
+    model : the champion.
+    table, names : rows of validation, and the features.
+    task, features : the framing, and the fields of a request.
+    count : how many.
+    """
+    outputs = predict(model, table[names], task)
+    order = np.argsort(outputs[:, -1], kind="stable")
+    chosen = table.iloc[order[np.linspace(0, len(order) - 1, count + 2).astype(int)[1:-1]]]
+    ids = list(chosen["example_id"])
+    requests = pd.read_parquet("data/features/requests.parquet", filters=[("example_id", "in", ids)])
+    sent = records(requests.set_index("example_id").loc[ids], features.request)
+    answers = task.answers(predict(model, chosen[names], task))
+    return [Example(request=request, answer=answer) for request, answer in zip(sent, answers)]
+
+# %% ../../notebooks/09_package.ipynb #0de73ef0
+# The sections of the settings that a lineage id stands for; those of other models do not count.
+COUNTED = ("seed", "problem", "split", "features", "task", "package", "combine")
+
+
+def main() -> None:
+    """Stage `package`: data/selection/champion -> data/champion/{model.onnx, manifest.json, card.md, card.html}."""
+    source, target = Path("data/selection/champion"), Path("data/champion")
     shutil.rmtree(target, ignore_errors=True)
-    os.replace(draft, target)
-    return version
+    target.mkdir(parents=True)
+    choice = json.loads((source / "choice.json").read_text())
+    manifest = describe(choice, source, target)
+    manifest.write(target)
+    split, groups = section("split", dict[str, date]), section("features", Features).groups
+    purpose = card.Purpose(
+        section("scope/business", str),
+        section("scope/because", str),
+        section("scope/stakeholders", list[Stakeholder]),
+        split,
+        groups,
+    )
+    written = card.markdown(manifest, purpose, choice, json.loads((source / "diagnosis.json").read_text()))
+    replace(target / "card.md", written)
+    replace(target / "card.html", card.html(written, f"Model card: {manifest.name} {manifest.version}"))
 
 
-def write_sbom(lock: Path, target: Path) -> None:
-    """Write the bill of materials of locked packages, with their hashes, as CycloneDX JSON."""
-    command = [sys.executable, "-m", "cyclonedx_py", "requirements", "--output-reproducible", "-o", target, lock]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise FieldbookError(f"no bill of materials can be made of {lock}: {done.stderr.strip()[-200:]}")
+def describe(choice: dict[str, Any], source: Path, target: Path) -> Manifest:
+    """Write the graphs into `target`, the champion's folder, and return its manifest.
+
+    Parameters
+    ----------
+    choice : what `select` wrote of the champion.
+    source : folder of the choice and the model.
+    """
+    import joblib
+
+    framing, task, sizes = section("scope/framing", str), section("task", AnyFraming), section("package", Package)
+    features, service = section("features", Features), section("scope/service", Service)
+    settings = {name: section(name, Any) for name in COUNTED}
+    table, numeric, categorical = read_features("validation")
+    held, train = evenly(table, sizes.parity_rows), read_features("train")[0]
+    shown = take_graph(choice["model"], target / "model.onnx")
+    also = companions(_beside(framing), held, numeric, categorical, sizes.parity_tolerance, target)
+    fallback = spare(service.fallback, choice["model"], section("models", list[str]), target)
+    origin = _origin(settings, source, target, also, fallback)
+    seen = {name: sorted(train[name].unique()) for name in categorical}
+    model = joblib.load(source / "model.joblib")
+    return Manifest(
+        name=settings["problem"]["_target_"].rpartition(".")[2].lower(),
+        version=origin.id[:12],
+        promise=section("scope/promise", str),
+        model=choice["model"],
+        settings=choice["settings"],
+        framing=Asked(name=framing, task=task),
+        also=also,
+        fallback=fallback,
+        service=service,
+        combine=section("combine", Combine),
+        problem=settings["problem"],
+        request=features.request,
+        features=Inputs(derive=features.derive, numeric=numeric, categorical=seen),
+        metrics=Metrics(validation=choice["validation"], test=choice["test"]),
+        parity=shown,
+        lineage=origin,
+        samples=samples(model, held, numeric + categorical, task, features, sizes.samples),
+    )
 
 
-def bento() -> None:
-    """Stage `bento`: data/champion and the service's code -> data/bento/."""
-    build_bento(Path.cwd(), Path("data/bento"))
+def _beside(framing: str) -> dict[str, Framing]:
+    """Return the framings that are answered beside the one that is asked."""
+    framings = section("scope/framings", dict[str, AnyFraming])
+    return {name: framings[name] for name in section("companions", list[str]) if name != framing}
+
+
+def _origin(
+    settings: dict[str, Any], source: Path, target: Path, also: dict[str, Companion], fallback: Fallback | None
+) -> Lineage:
+    """Return where the champion in `target` comes from."""
+    others = {name: other.graph for name, other in also.items()} | ({"fallback": fallback.graph} if fallback else {})
+    graph, choice, code = target / "model.onnx", source / "choice.json", Path(__file__).parent
+    return lineage(settings, graph, choice, Path("data/raw"), code, others)

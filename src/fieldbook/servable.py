@@ -5,29 +5,38 @@
 # %% ../../notebooks/09d_servable.ipynb #15080e29
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnxruntime
-from msgspec import Struct
-from pydantic import TypeAdapter
 
-from . import FieldbookError
-from .contract import Contract
+from .answer import Answers, AnswerType, Outputs
+from .contract import Contract, Request
 from .features import compute, matrices
-from .scope import AnyFraming, Column, Derived, Service, build_problem
+from fieldbook.manifest import (
+    Asked,
+    Example,
+    Fallback,
+    Inputs,
+    Lineage,
+    Manifest,
+    Metrics,
+    Parity,
+    graph_digest,
+    read_manifest,
+    verified,
+)
+from .scope import build_problem
 
 # %% auto #0
-__all__ = ['TOGETHER', 'SMALL', 'Graph', 'verified', 'Watch', 'Unanswered', 'Servable', 'read_manifest', 'champion_folder',
-           'small_champion', 'Wind']
+__all__ = ['TOGETHER', 'SMALL', 'Graph', 'Watch', 'Unanswered', 'Servable', 'small_champion', 'Wind']
 
 # %% ../../notebooks/09d_servable.ipynb #097d1c4a
 class Graph:
@@ -59,17 +68,6 @@ class Graph:
         if not np.isfinite(outputs).all():
             raise ValueError("the graph's output is no number")
         return outputs[:, -self.columns :].astype(float)
-
-
-def verified(path: Path, digest: str) -> bytes:
-    """Return the content of a file that has this SHA-256."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise FieldbookError(f"{path} cannot be read ({error.strerror}): build the Bento again") from None
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise FieldbookError(f"{path} is not the graph that manifest.json describes: build the Bento again")
-    return content
 
 # %% ../../notebooks/09d_servable.ipynb #fdd1d9ce
 class Watch(threading.Thread):
@@ -108,15 +106,15 @@ class Servable:
 
     Parameters
     ----------
-    folder : holds `model.onnx` and `manifest.json`, as stage `package` leaves them.
+    folder : holds graphs and manifest, as stage `package` leaves them.
 
     Attributes
     ----------
-    manifest : what `package.manifest` wrote.
-    service : what callers may count on.
+    manifest : what the pipeline says of it.
     contract : the fields of a request.
-    task : the framing that is asked.
-    fields : of an answer, in order.
+    kind : what an answer holds.
+    card : the model card as a page; empty if it came without one.
+    failed : what the model raised last, for whoever keeps the log.
 
     Raises
     ------
@@ -124,159 +122,84 @@ class Servable:
         If a file is missing, or a graph is not the one the manifest describes.
     """
 
+    failed: Exception | None = None
+
     def __init__(self, folder: Path) -> None:
-        self.manifest = told = read_manifest(folder)
-        typed = TypeAdapter(AnyFraming).validate_python
-        self.service = Service(**told["service"])
-        framing = dict(told["framing"])
-        self.name, self.task = framing.pop("name"), typed(framing)
-        self.model = Graph(folder / "model.onnx", told["lineage"]["graph"], len(self.task.columns))
-        self.also = {
-            name: (typed(other["framing"]), Graph(folder / f"{name}.onnx", other["graph"], 1))
-            for name, other in told.get("also", {}).items()
-        }
-        self.combine = told.get("combine", {"name": "", "weights": {}})
-        spare = told.get("fallback")
-        self.fallback = Graph(folder / "fallback.onnx", spare["graph"], len(self.task.columns)) if spare else None
-        self.contract = Contract(
-            {name: Column(**column) for name, column in told["request"].items()}, self.service.rows
-        )
-        self.problem = build_problem(told["problem"])
-        self.derive = TypeAdapter(dict[str, Derived]).validate_python(told["features"]["derive"])
-        self.numeric = told["features"]["numeric"]
-        self.categories = {name: set(values) for name, values in told["features"]["categorical"].items()}
+        self.manifest = manifest = read_manifest(folder)
+        columns = len(manifest.framing.task.columns)
+        self.name, self.model = manifest.framing.name, Graph(folder / "model.onnx", manifest.lineage.graph, columns)
+        self.also = {name: Graph(folder / f"{name}.onnx", other.graph, 1) for name, other in manifest.also.items()}
+        spare = manifest.fallback
+        self.fallback = Graph(folder / "fallback.onnx", spare.graph, columns) if spare else None
+        self.contract, self.kind = Contract(manifest.request, manifest.service.rows), AnswerType(manifest)
+        self.problem, self.derive = build_problem(manifest.problem), manifest.features.derive
+        self.numeric, self.categorical = manifest.features.numeric, list(manifest.features.categorical)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.beside = ThreadPoolExecutor(len(self.also)) if self.also and cores > 1 else None
-        self.watch = Watch(self.service.budget_ms / 1000 / 8)
-        beside = ["also"] * bool(self.also) + [self.combine["name"]] * bool(self.combine["name"])
-        self.fields = [*self.task.schema(), *beside, "fallback", "model_version", "unseen"]
+        self.watch = Watch(manifest.service.budget_ms / 1000 / 8)
         card = folder / "card.html"
         self.card = card.read_text() if card.exists() else ""
 
-    def features(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
-        """Return the feature columns, each (rows,), of the columns of checked records."""
-        return compute(self.problem, self.contract.arrays(columns), self.derive)
+    def features(self, request: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the feature columns, each (rows,), of the arrays of a request."""
+        return compute(self.problem, request, self.derive)
 
-    def predict(self, records: Sequence[Struct], deadline: float | None = None) -> list[dict[str, Any]]:
-        """Return for each checked record what is answered."""
-        told = self.answer(self.contract.columns(records), deadline)
-        return [dict(zip(told, values)) for values in zip(*told.values())]
-
-    def answer(self, columns: Mapping[str, Sequence[Any]], deadline: float | None = None) -> dict[str, list[Any]]:
-        """Return what is answered: fields, each with a value for every row.
+    def answer(self, request: dict[str, np.ndarray], deadline: float | None = None) -> Answers:
+        """Return what is answered.
 
         Parameters
         ----------
-        columns : of checked records, from `Contract.columns`.
+        request : the arrays of a request that keeps the contract, each (rows,).
         deadline : in seconds of `time.monotonic`, after which the fallback answers.
-
-        Returns
-        -------
-        What the framing tells, what others tell beside it, why the fallback was asked, the model's version, and the
-        fields whose value training never saw.
 
         Raises
         ------
         Unanswered
             If there is no answer, and no fallback that has one.
         """
-        features = self.features(columns)
-        inputs = matrices(features, self.numeric, list(self.categories))
-        told = self._answers(inputs, deadline)
-        rows = len(told["fallback"])
-        told["model_version"], told["unseen"] = [self.manifest["version"]] * rows, [[] for _ in range(rows)]
-        for name, known in self.categories.items():
-            values = features[name].tolist()
-            if not known.issuperset(values):
-                for unseen, value in zip(told["unseen"], values):
-                    if value not in known:
-                        unseen.append(name)
-        return told
+        features = self.features(request)
+        outputs, reason = self._outputs(matrices(features, self.numeric, self.categorical), deadline)
+        return self.kind.answers(Outputs(outputs, reason, features))
 
-    def _answers(self, inputs: dict[str, np.ndarray], deadline: float | None) -> dict[str, list[Any]]:
-        """Return what the model says, or else what the fallback says, and why it was asked."""
+    def predict(self, request: Request, deadline: float | None = None) -> list[dict[str, Any]]:
+        """Return for each row of a request what is answered, without an id."""
+        return msgspec.to_builtins(self.answer(request.arrays, deadline).records())
+
+    def _outputs(
+        self, inputs: dict[str, np.ndarray], deadline: float | None
+    ) -> tuple[dict[str, np.ndarray], str | None]:
+        """Return what the champion's graphs give, or else the fallback's, by framing, and why that was asked."""
         reason = error = None
         try:
             if deadline is None:
-                return self._told(self._run(inputs, None))
+                return self._run(inputs, None), None
             if time.monotonic() < deadline:
                 options = onnxruntime.RunOptions()
                 self.watch.watched = (deadline, options)
-                return self._told(self._run(inputs, options))
+                return self._run(inputs, options), None
             reason = "late"
         except Exception as failed:  # whatever it is, the caller is owed an answer
             error, reason = failed, "error" if deadline is None or time.monotonic() < deadline else "late"
         finally:
             self.watch.watched = None
-        return self._instead(inputs, reason, error)
+        return {self.name: self._instead(inputs, reason, error)}, reason
 
     def _run(self, inputs: dict[str, np.ndarray], options: onnxruntime.RunOptions | None) -> dict[str, np.ndarray]:
-        others = {name: graph for name, (_, graph) in self.also.items()}
         if self.beside is None or len(next(iter(inputs.values()))) < TOGETHER:
-            return {name: graph.run(inputs, options) for name, graph in {self.name: self.model, **others}.items()}
-        pending = {name: self.beside.submit(graph.run, inputs, options) for name, graph in others.items()}
+            graphs = {self.name: self.model, **self.also}
+            return {name: graph.run(inputs, options) for name, graph in graphs.items()}
+        pending = {name: self.beside.submit(graph.run, inputs, options) for name, graph in self.also.items()}
         return {self.name: self.model.run(inputs, options)} | {name: run.result() for name, run in pending.items()}
 
-    def _told(self, outputs: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-        """Return what the framing tells, what others tell beside it, and the score that weighs them."""
-        told = self.task.told(outputs[self.name])
-        if self.also:
-            others = zip(*(task.answers(outputs[name]) for name, (task, _) in self.also.items()))
-            told["also"] = [dict(zip(self.also, other)) for other in others]
-        if score := self.combine["name"]:
-            total = sum(weight * outputs[name][:, -1] for name, weight in self.combine["weights"].items())
-            told[score] = total.round(4).tolist()
-        told["fallback"] = [None] * len(outputs[self.name])
-        return told
-
-    def _instead(self, inputs: dict[str, np.ndarray], reason: str, error: Exception | None) -> dict[str, list[Any]]:
-        """Return what the fallback answers; what only the champion can say is null."""
+    def _instead(self, inputs: dict[str, np.ndarray], reason: str, error: Exception | None) -> np.ndarray:
+        if self.fallback is None:
+            raise Unanswered(f"the model was {reason}, and there is no fallback") from error
         try:
-            if self.fallback is None:
-                raise Unanswered(f"the model was {reason}, and there is no fallback") from error
             outputs = self.fallback.run(inputs)
-        except Unanswered:
-            raise
         except Exception:
             raise Unanswered("neither the model nor its fallback could answer") from error
-        self.failed, told = error, self.task.told(outputs)
-        told["fallback"] = [reason] * len(outputs)
-        return {name: told.get(name, [None] * len(outputs)) for name in self.fields[:-2]}
-
-    failed: Exception | None = None  # what the model raised last, for whoever keeps the log
-
-    def schema(self) -> dict[str, Any]:
-        """Return the JSON schemas of the fields of an answer."""
-        text = {"type": "string"}
-        fields, also = self.task.schema(), {name: task.schema() for name, (task, _) in self.also.items()}
-        if also:
-            properties = {name: {"type": "object", "properties": told} for name, told in also.items()}
-            fields["also"] = {"type": ["object", "null"], "properties": properties}
-        weighed = " + ".join(f"{weight:g} × {name}" for name, weight in self.combine["weights"].items())
-        if weighed:
-            fields[self.combine["name"]] = {"type": ["number", "null"], "description": weighed}
-        unseen = {"type": "array", "items": text, "description": "fields whose value training never saw"}
-        why = "null, or why a simpler model answers: late or error"
-        fallback = {"enum": [None, "late", "error"], "description": why}
-        return fields | {"fallback": fallback, "model_version": text, "unseen": unseen}
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a champion's folder."""
-    try:
-        return json.loads((folder / "manifest.json").read_text())
-    except OSError:
-        raise FieldbookError(f"{folder} holds no manifest.json: run `dvc repro package`") from None
-    except ValueError as error:
-        raise FieldbookError(f"{folder}/manifest.json is damaged ({error}): build the Bento again") from None
-
-
-def champion_folder() -> Path:
-    """Return the champion's folder: `FIELDBOOK_CHAMPION`, or data/champion/ of the Bento or project this is in."""
-    if "FIELDBOOK_CHAMPION" in os.environ:
-        return Path(os.environ["FIELDBOOK_CHAMPION"])
-    above = [parent / "data" / "champion" for parent in Path(__file__).resolve().parents]
-    return next((folder for folder in above if folder.exists()), above[2])
+        self.failed = error
+        return outputs
 
 # %% ../../notebooks/09d_servable.ipynb #430abbf4
 def small_champion(folder: Path, **service: Any) -> Path:
@@ -289,41 +212,37 @@ def small_champion(folder: Path, **service: Any) -> Path:
     """
     from onnx import parser
 
-    graph = parser.parse_model(_RULE).SerializeToString()
-    spare = parser.parse_model(_RULE.replace("0.9", "0.5").replace("0.1", "0.5")).SerializeToString()
-    sample = {"origin": "EWR", "wind": 31.5}
-    costs = {"unit": "USD", "false_alarm": 1, "missed": 1}
-    framing = {
-        "kind": "binary",
-        "positive": "late",
-        "negative": "on time",
-        "objective": "expected_cost",
-        "costs": costs,
-    }
-    told = {
-        "name": "wind",
-        "version": "abc",
-        "promise": "Tells wind.",
-        "model": "rule",
-        "service": SMALL | service,
-        "framing": {"name": "late", **framing},
-        "fallback": {"model": "coin", "graph": hashlib.sha256(spare).hexdigest()},
-        "problem": {"_target_": "fieldbook.servable.Wind"},
-        "features": {
-            "derive": {"bucket": {"hash": "origin", "buckets": 2}},
-            "numeric": ["wind"],
-            "categorical": {"origin": ["EWR"], "bucket": ["0", "1"]},
-        },
-        "request": {
+    graph, spare = folder / "model.onnx", folder / "fallback.onnx"
+    graph.write_bytes(parser.parse_model(_RULE).SerializeToString())
+    spare.write_bytes(parser.parse_model(_RULE.replace("0.9", "0.5").replace("0.1", "0.5")).SerializeToString())
+    origin = dict.fromkeys(["data", "code", "config", "choice"], "")
+    Manifest(
+        name="wind",
+        version="abc",
+        promise="Tells wind.",
+        model="rule",
+        settings={},
+        service=SMALL | service,
+        framing=Asked(name="late", task=_LATE),
+        fallback=Fallback(model="coin", graph=graph_digest(spare)),
+        problem={"_target_": f"{Wind.__module__}.Wind"},
+        request={
             "origin": {"type": "str", "max_length": 3},
             "wind": {"type": "float", "nullable": True, "at_least": 0},
         },
-        "lineage": {"id": "abcdef", "graph": hashlib.sha256(graph).hexdigest()},
-        "samples": [{"request": sample, "answer": {"probability": 0.9, "decision": "late"}}],
-    }
-    (folder / "model.onnx").write_bytes(graph)
-    (folder / "fallback.onnx").write_bytes(spare)
-    (folder / "manifest.json").write_text(json.dumps(told))
+        features=Inputs(
+            derive={"bucket": {"hash": "origin", "buckets": 2}},
+            numeric=["wind"],
+            categorical={"origin": ["EWR"], "bucket": ["0", "1"]},
+        ),
+        metrics=Metrics(validation={}, test={}),
+        parity=Parity(largest_difference=0, allowed=1e-5),
+        lineage=Lineage(id="abcdef", graph=graph_digest(graph), **origin),
+        samples=[
+            Example(request={"origin": "EWR", "wind": 31.5}, answer={"probability": 0.9, "decision": "late"}),
+            Example(request={"origin": "EWR", "wind": None}, answer={"probability": 0.1, "decision": "on time"}),
+        ],
+    ).write(folder)
     return folder
 
 
@@ -338,6 +257,11 @@ class Wind:
 SMALL: dict[str, Any] = {
     "budget_ms": 200, "fallback": "coin", "when_log_fails": "refuse", "body_kib": 64, "rows": 100, "body_seconds": 1,
     "segment_mib": 1, "segment_minutes": 60, "drain_seconds": 0,
+}  # fmt: skip
+
+_LATE = {
+    "kind": "binary", "positive": "late", "negative": "on time", "objective": "expected_cost",
+    "costs": {"unit": "USD", "false_alarm": 1, "missed": 1},
 }  # fmt: skip
 
 _RULE = """<ir_version: 10, opset_import: ["": 20]>

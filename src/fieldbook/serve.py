@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import gc
 import os
@@ -13,12 +14,13 @@ import re
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 import bentoml
 import msgspec
@@ -26,20 +28,23 @@ from _bentoml_sdk import Service as BentoService
 from msgspec import Meta, Struct
 
 from . import FieldbookError, api, dashboard, guard, observe
-from .contract import Refused
+from .answer import Answers
+from .contract import Refused, Request
 from .guard import Admission, Ticket
 from .log import Log, conceal, now
+from .manifest import champion_folder, graph_digest, read_manifest, verified
 from .observe import TALLIES
-from .servable import Servable, Unanswered, champion_folder, read_manifest, verified
+from .servable import Graph, Servable, Unanswered
 from .steady import Memory
 
 # %% auto #0
-__all__ = ['REQUEST_ID', 'JSON', 'ENCODE', 'HTML', 'PASSED_ON', 'image', 'Gone', 'Call', 'Answer', 'Routes', 'Front', 'Lean',
-           'check', 'Fieldbook']
+__all__ = ['REQUEST_ID', 'JSON', 'PLAIN', 'ENCODE', 'HTML', 'PASSED_ON', 'FAILED', 'image', 'Gone', 'Call', 'Answer', 'Routes',
+           'Front', 'post', 'in_process', 'nothing_behind', 'rehearse', 'Lean', 'check', 'Fieldbook']
 
 # %% ../../notebooks/12_serve.ipynb #711047d1
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 JSON = b"application/json"
+PLAIN = [(b"accept-encoding", b"identity")]
 
 
 class Gone(Exception):
@@ -52,12 +57,16 @@ class Call:
     Parameters
     ----------
     scope, receive : as ASGI gives them.
+
+    Attributes
+    ----------
+    arrived : when its head came, and later when all of it was there, in seconds of `time.monotonic`.
     """
 
-    __slots__ = ("scope", "receive", "headers", "id", "trace")
+    __slots__ = ("scope", "receive", "headers", "id", "trace", "arrived")
 
     def __init__(self, scope: dict, receive: Callable[[], Awaitable[dict]]) -> None:
-        self.scope, self.receive = scope, receive
+        self.scope, self.receive, self.arrived = scope, receive, time.monotonic()
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         sent = self.headers.get(b"x-request-id")
         self.id = sent.decode() if sent and REQUEST_ID.fullmatch(sent) else os.urandom(16).hex()
@@ -69,20 +78,28 @@ class Call:
         Raises
         ------
         Refused
-            413 as soon as it has grown beyond `most` bytes; 408 if it has not come in time; 429 if too much is coming.
+            415 if it is compressed; 413 as soon as it has grown beyond `most` bytes; 408 if it has not come in time;
+            429 if too much is coming.
         Gone
             If the caller hangs up.
         """
+        if self.headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise Refused(415, "a body is taken as it is, without a content-encoding such as gzip", headers=PLAIN)
         if int(self.headers.get(b"content-length", b"0")) > most:
             raise _too_large(most)
         try:
             async with asyncio.timeout(seconds):
                 body = await self._read(most, ticket)
         except TimeoutError:
-            told = f"the body did not come within {seconds:g} s"
-            raise Refused(408, told, headers=[(b"connection", b"close")]) from None
+            late = f"the body did not come within {seconds:g} s"
+            raise Refused(408, late, headers=[(b"connection", b"close")]) from None
         ticket.ready()
+        self.arrived = time.monotonic()
         return body
+
+    def timed(self, outcome: str) -> None:
+        """Note how long it took until now, for the metrics."""
+        TALLIES.note(observe.SECONDS, [time.monotonic() - self.arrived], outcome)
 
     async def _read(self, most: int, ticket: Ticket) -> bytes:
         chunks = []
@@ -132,7 +149,8 @@ class Routes:
 
     def __init__(self, champion: Path, logs: Path) -> None:
         self.servable = Servable(champion)
-        told, self.service = self.servable.manifest, self.servable.service
+        manifest = self.servable.manifest
+        self.service = manifest.service
         self.contract, self.budget = self.servable.contract, self.service.budget_ms / 1000
         self.token, self.key = guard.secret("FIELDBOOK_TOKEN"), guard.secret("FIELDBOOK_LOG_KEY")
         segment = {"mib": self.service.segment_mib, "minutes": self.service.segment_minutes}
@@ -142,59 +160,55 @@ class Routes:
         if self.service.steady:
             if not self.key and self.contract.private.keys() & set(self.service.steady.by):
                 raise FieldbookError("scope.service.steady goes by private fields: start with FIELDBOOK_LOG_KEY set")
-            self.memory = Memory(self.service.steady, self.servable.task, told["version"], self.key)
+            self.memory = Memory(self.service.steady, manifest.version, self.key)
             self.memory.recall(logs)
-        self.collector = observe.Collector(told["name"]) if "OTEL_EXPORTER_OTLP_ENDPOINT" in os.environ else None
-        self.history = dashboard.History()
-        fields = [*self.servable.fields, *["kept"] * bool(self.memory), "request_id"]
-        self.answer = msgspec.defstruct("Answer", fields, gc=False)
-        self.row = msgspec.defstruct("Row", ["time", "lineage", "trace_id", "subject", *fields, "inputs"], gc=False)
-        self.lineage = told["lineage"]["id"]
-        outcome = api.outcome_type(self.servable.task)
+        self.collector = observe.Collector(manifest.name) if "OTEL_EXPORTER_OTLP_ENDPOINT" in os.environ else None
+        self.history = dashboard.follow()
+        self.row = self.servable.kind.struct("Row", ["time", "lineage", "trace_id", "subject"], ["inputs"])
+        task = manifest.framing.task
+        outcome = api.outcome_type(task)
         several = Annotated[list[outcome], Meta(min_length=1, max_length=self.service.rows)]  # type: ignore[valid-type]
         self.outcomes = msgspec.json.Decoder(outcome | several)
-        observe.expect(self.contract.request, self.servable.categories, self.servable.task.words)
-        observe.MODEL.labels(told["version"], told["lineage"]["id"], told["model"]).set(1)
+        observe.expect(self.contract.request, self.servable.categorical, task.words)
+        observe.MODEL.labels(manifest.version, manifest.lineage.id, manifest.model).set(1)
 
     async def predict(self, call: Call) -> Answer:
         """Answer `POST /predict`."""
         ticket = self.admission.enter()
         try:
             body = await call.body(self.service.body_kib * 1024, self.service.body_seconds, ticket)
-            arrived = time.monotonic()
             await asyncio.sleep(0)  # whoever else has come by now enters, too, and is counted
-            answer = self._predict(call, body, arrived)
+            answer = self._predict(call, body)
         finally:
             ticket.leave()
-        TALLIES.note(observe.SECONDS, [time.monotonic() - arrived], answer.outcome)
+        call.timed(answer.outcome)
         return answer
 
-    def _predict(self, call: Call, body: bytes, arrived: float) -> Answer:
-        records, listed = self.contract.parse(body)
-        columns = self.contract.columns(records)
+    def _predict(self, call: Call, body: bytes) -> Answer:
+        request = self.contract.parse(body)
         try:
-            told = self.servable.answer(columns, arrived + self.budget)
+            answers = self.servable.answer(request.arrays, call.arrived + self.budget)
         except Unanswered as error:
             self.seldom.warn("no answer", error, trace_id=call.trace and call.trace.id)
             return _failure(call, 503, str(error))
-        if reason := told["fallback"][0]:
+        if reason := answers.fallback:
             self.seldom.warn("the fallback answered", self.servable.failed, reason=reason)
-        subjects = self.memory.keep(columns, told) if self.memory else repeat(None)
-        told["request_id"] = [f"{call.id}/{row}" for row in range(len(records))] if listed else [call.id]
-        if not self._logged(call, self.log, self._rows(call, records, told, subjects)):
+        subjects = self.memory.keep(request.columns, answers) if self.memory else repeat(None)
+        answers.name(call.id, request.listed)
+        if not self._logged(call, self.log, self._rows(call, request, answers, subjects)):
             return _failure(call, 503, "the prediction log cannot be written; no prediction is given")
-        observe.count_answers(columns, told)
-        answers = list(map(self.answer, *told.values()))
-        return Answer(200, ENCODE(answers if listed else answers[0]), outcome="fallback" if reason else "answered")
+        observe.count_answers(request.columns, answers)
+        records = answers.records()
+        body = ENCODE(records if request.listed else records[0])
+        return Answer(200, body, outcome="fallback" if reason else "answered")
 
-    def _rows(
-        self, call: Call, records: list[Any], told: dict[str, list[Any]], subjects: Iterable[str | None]
-    ) -> list[Struct]:
+    def _rows(self, call: Call, request: Request, answers: Answers, subjects: Iterable[str | None]) -> list[Struct]:
         """Return the rows of the log."""
+        records: list[Any] = request.records
         if self.contract.private:
             records = [conceal(msgspec.to_builtins(record), self.contract.private, self.key) for record in records]
-        common = repeat(now()), repeat(self.lineage), repeat(call.trace and call.trace.id)
-        return list(map(self.row, *common, subjects, *told.values(), records))
+        common = repeat(now()), repeat(self.servable.manifest.lineage.id), repeat(call.trace and call.trace.id)
+        return list(map(self.row, *common, subjects, *answers.columns.values(), records))
 
     def _logged(self, call: Call, log: Log, rows: Sequence[Any]) -> bool:
         """Write rows; return whether the caller may be answered."""
@@ -218,11 +232,11 @@ class Routes:
         finally:
             ticket.leave()
         try:
-            told = self.outcomes.decode(body)
+            sent = self.outcomes.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             fault = {"field": "(body)", "problem": str(error)[:200]}
             raise Refused(422, "an outcome is a request_id and what happened; see detail", [fault]) from None
-        several = told if isinstance(told, list) else [told]
+        several = sent if isinstance(sent, list) else [sent]
         trace = {"trace_id": call.trace and call.trace.id}
         rows = [{"time": now(), "request_id": one.request_id, "outcome": one.outcome, **trace} for one in several]
         if not self._logged(call, self.feedback_log, rows):
@@ -244,7 +258,7 @@ class Routes:
 
     async def model(self, call: Call) -> Answer:
         """Answer `GET /model`: the manifest."""
-        return Answer(200, ENCODE(self.servable.manifest))
+        return Answer(200, ENCODE(self.servable.manifest.model_dump(mode="json")))
 
     async def card(self, call: Call) -> Answer:
         """Answer `GET /card`: the model card."""
@@ -253,7 +267,7 @@ class Routes:
 
     async def dashboard(self, call: Call) -> Answer:
         """Answer `GET /dashboard`: the last hour, for people."""
-        written = dashboard.page(self.servable.manifest["name"]).encode()
+        written = dashboard.page(self.servable.manifest.name).encode()
         return Answer(
             200, written, HTML, [(name.encode(), value.encode()) for name, value in dashboard.HEADERS.items()]
         )
@@ -277,10 +291,10 @@ class Routes:
             TALLIES.add(observe.REFUSED, 1, fault["field"] if known else "(other)")  # callers must not invent labels
         if refusal.status == 429:
             self.seldom.warn("requests are shed", pace_ms=round(self.admission.pace * 1000, 3))
-        told = _failure(call, refusal.status, refusal.message, refusal.detail)
+        answer = _failure(call, refusal.status, refusal.message, refusal.detail)
         outcome = "shed" if refusal.status == 429 else "refused"
-        TALLIES.note(observe.SECONDS, [0.0], outcome)
-        return told._replace(headers=refusal.headers, outcome=outcome)
+        call.timed(outcome)
+        return answer._replace(headers=refusal.headers, outcome=outcome)
 
     def close(self) -> None:
         """Close what is open."""
@@ -294,8 +308,8 @@ HTML = b"text/html; charset=utf-8"
 
 
 def _failure(call: Call, status: int, message: str, detail: list[dict[str, Any]] | None = None) -> Answer:
-    told = {"error": message, "detail": detail or [], "request_id": call.id}
-    return Answer(status, ENCODE(told), outcome="failed" if status >= 500 else "refused")
+    fault = {"error": message, "detail": detail or [], "request_id": call.id}
+    return Answer(status, ENCODE(fault), outcome="failed" if status >= 500 else "refused")
 
 # %% ../../notebooks/12_serve.ipynb #d3cf10a8
 PASSED_ON = ("/metrics", "/static_content/swagger-ui.css", "/static_content/swagger-ui-bundle.js")
@@ -314,7 +328,7 @@ class Front:
     def __init__(self, rest: Callable, champion: Path | None = None, logs: Path | None = None) -> None:
         self.rest = rest
         self.app = app = Routes(champion or champion_folder(), logs or Path(os.environ.get("FIELDBOOK_LOGS", "logs")))
-        self.operations, self.inside = os.environ.get("FIELDBOOK_OPERATIONS", ""), 0
+        self.operations, self.inside = _listener(os.environ.get("FIELDBOOK_OPERATIONS", "")), 0
         public = {
             "/predict": ("POST", app.predict),
             "/feedback": ("POST", app.feedback),
@@ -382,7 +396,7 @@ class Front:
         except Exception:
             more = {"request_id": call.id, "trace_id": call.trace and call.trace.id, "path": call.scope["path"]}
             observe.logger.exception("a request failed", extra={"more": more})
-            TALLIES.note(observe.SECONDS, [0.0], "failed")
+            call.timed("failed")
             return _failure(call, 500, "something went wrong here; it is in the service's log under this request_id")
 
     async def _tell(self) -> None:
@@ -413,7 +427,7 @@ class Front:
     @contextlib.asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
         """What lasts from the start of the service to its end."""
-        version = {"version": self.app.servable.manifest["version"], "process": os.getpid()}
+        version = {"version": self.app.servable.manifest.version, "process": os.getpid()}
         gc.collect()
         gc.freeze()  # what was loaded stays: the collector need not look at it again
         gc.set_threshold(50_000, 20, 100)
@@ -451,10 +465,27 @@ class Front:
             signal.signal(signal.SIGTERM, stop)
 
 
-@contextlib.asynccontextmanager
-async def _listening(app: Callable, place: str) -> AsyncIterator[None]:
-    """Serve an application at HOST:PORT, too; workers share the port."""
+def _listener(place: str) -> socket.socket | None:
+    """Return a socket at HOST:PORT, which all workers share, or None where no place is named."""
+    host, _, port = place.rpartition(":")
     if not place:
+        return None
+    if not port.isdecimal():
+        raise FieldbookError(f"FIELDBOOK_OPERATIONS is {place!r}, and must be HOST:PORT")
+    listener = socket.socket()
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((host or "127.0.0.1", int(port)))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise FieldbookError(f"FIELDBOOK_OPERATIONS is {place!r}, where nobody can listen: {error}") from None
+    return listener
+
+
+@contextlib.asynccontextmanager
+async def _listening(app: Callable, listener: socket.socket | None) -> AsyncIterator[None]:
+    """Serve an application at another port, too."""
+    if listener is None:
         yield
         return
     import uvicorn
@@ -464,10 +495,6 @@ async def _listening(app: Callable, place: str) -> AsyncIterator[None]:
         def capture_signals(self) -> Iterator[None]:
             yield  # the public server does
 
-    host, _, port = place.rpartition(":")
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    listener.bind((host or "127.0.0.1", int(port)))
     server = Server(
         uvicorn.Config(app, interface="asgi3", lifespan="off", log_config=None, access_log=False, server_header=False)
     )
@@ -478,25 +505,120 @@ async def _listening(app: Callable, place: str) -> AsyncIterator[None]:
         server.should_exit = True
         await task
 
+# %% ../../notebooks/12_serve.ipynb #e33e2950
+async def post(app: Callable, body: bytes, path: str = "/predict") -> tuple[int, bytes]:
+    """Return status and body of what an application answers to a POST that comes without a network."""
+    sent: list[dict] = []
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [(b"content-length", b"%d" % len(body))]}
+
+    async def receive() -> dict:
+        return {"type": "http.request", "body": body}
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent[0]["status"], sent[1]["body"]
+
+
+@contextlib.contextmanager
+def in_process(champion: Path, graph: Path | None = None) -> Iterator[Callable[[bytes], tuple[int, bytes]]]:
+    """Give a function that takes the body of a request to `/predict` and returns status and body of the answer.
+
+    Parameters
+    ----------
+    champion : folder of graphs and manifest.
+    graph : of another model, which answers in the champion's place.
+    """
+    with tempfile.TemporaryDirectory() as logs:
+        front = Front(nothing_behind, champion, Path(logs))
+        if graph:
+            columns = len(front.app.servable.manifest.framing.task.columns)
+            front.app.servable.model = Graph(graph, graph_digest(graph), columns)
+        with asyncio.Runner() as loop:
+            yield lambda body: loop.run(post(front, body))
+        front.app.close()
+
+
+async def nothing_behind(scope: dict, receive: Callable, send: Callable) -> None:
+    """Stand for the application behind `Front` where there is none."""
+
+# %% ../../notebooks/12_serve.ipynb #0dc3dd51
+def rehearse(champion: Path) -> None:
+    """Answer the samples of a manifest as the service would.
+
+    Raises
+    ------
+    FieldbookError
+        If one is not answered, or otherwise than it must be.
+    """
+    manifest = read_manifest(champion)
+    samples, most = manifest.samples, max(1e-4, manifest.parity.allowed)  # a value is answered to four digits
+    with in_process(champion) as ask:
+        heard = [ask(ENCODE(sample.request)) for sample in samples]
+        together = ask(ENCODE([sample.request for sample in samples]))
+    for status, body in [*heard, together]:
+        if status != 200:
+            raise FieldbookError(f"a sample of {champion}/manifest.json is answered with {status}: {body.decode()}")
+    answers = [msgspec.json.decode(body) for _, body in heard]
+    for row, (sample, *both) in enumerate(zip(samples, answers, msgspec.json.decode(together[1]))):
+        for name, expected in sample.answer.items():
+            if not all(_alike(answer.get(name), expected, most) for answer in both):
+                heard_of = f"{both[0].get(name)!r}, and in a list {both[1].get(name)!r}"
+                raise FieldbookError(
+                    f"sample {row} of {champion}/manifest.json must get {name} {expected!r} and gets {heard_of}"
+                )
+
+
+def _alike(answer: Any, expected: Any, most: float) -> bool:
+    """Return whether they are the same, numbers to within `most`, of those beyond 1 as a share of them."""
+    if isinstance(expected, dict):
+        return isinstance(answer, dict) and all(_alike(answer.get(key), expected[key], most) for key in expected)
+    if isinstance(expected, float) and isinstance(answer, float | int):
+        return abs(answer - expected) <= most * max(1, abs(expected))
+    return answer == expected
+
 # %% ../../notebooks/12_serve.ipynb #0fb363bb
 class Lean(BentoService):
     """A BentoML service with `Front` before it."""
 
     def to_asgi(self, is_main: bool = True) -> Callable:
-        """Return the application of a worker."""
+        """Return the application of a worker; end the server if there cannot be one."""
         guard.end_with_parent()
         guard.bound()
         observe.log_to()
-        return Front(super().to_asgi(is_main))
+        try:
+            return Front(super().to_asgi(is_main))
+        except Exception as error:
+            os.kill(os.getppid(), FAILED)
+            if isinstance(error, FieldbookError | OSError):
+                _complain(error)
+            raise
 
     def on_load_bento(self, bento: Any) -> None:
-        """Check the files of the champion before there is a worker."""
+        """Check the files of the champion before there is a worker; be ready to hear that a worker cannot start."""
         try:
             check(champion_folder())
         except FieldbookError as error:
-            print(f"fieldbook: {error}", file=sys.stderr)
-            raise SystemExit(1) from None
+            _complain(error)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(FAILED, _fail)
         super().on_load_bento(bento)
+
+
+FAILED = signal.SIGUSR2  # a worker sends it to its parent
+
+
+def _complain(error: Exception) -> NoReturn:
+    """Say in a line what is wrong, and end the process."""
+    print(f"fieldbook: {error}", file=sys.stderr, flush=True)
+    raise SystemExit(1) from None
+
+
+def _fail(number: int, frame: Any) -> None:
+    """Stop as at SIGTERM, but with a status that says it failed."""
+    atexit.register(os._exit, 1)
+    signal.raise_signal(signal.SIGTERM)
 
 
 def check(champion: Path) -> None:
@@ -507,14 +629,10 @@ def check(champion: Path) -> None:
     FieldbookError
         If one is missing or another.
     """
-    told = read_manifest(champion)
-    digests = {"model": told["lineage"]["graph"]}
-    digests |= {name: other["graph"] for name, other in told.get("also", {}).items()}
-    digests |= {"fallback": told["fallback"]["graph"]} if told.get("fallback") else {}
-    for name, digest in digests.items():
+    for name, digest in read_manifest(champion).graphs.items():
         verified(champion / f"{name}.onnx", digest)
 
-
+# %% ../../notebooks/12_serve.ipynb #d8c5402b
 image = bentoml.images.Image(python_version="3.11", base_image="docker.io/library/python:3.11-slim", distro="none")
 image.run("install -d -o bentoml -g bentoml /logs")  # the user of the image may write there, and a volume inherits that
 

@@ -36,7 +36,8 @@ STAGES = (
     Stage("combine", "combine:main", "other objectives beside the one that is asked"),
     Stage("audit", "audit:main", "what each feature is worth"),
     Stage("package", "package:main", "champion -> ONNX and manifest"),
-    Stage("bento", "package:bento", "champion and service -> Bento"),
+    Stage("bento", "bento:main", "champion and service -> Bento"),
+    Stage("index", "index:main", "the page that leads through all pages"),
 )
 
 # What each section of conf/ must be: the place of its type, beside the code that reads it, or a plain type.

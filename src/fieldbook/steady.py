@@ -12,71 +12,62 @@ from typing import Any
 
 import msgspec
 
+from .answer import Answers
 from .log import digest
 from .observe import KEPT
-from .scope import Framing, Steady
+from .scope import Steady
 
 # %% auto #0
-__all__ = ['surer', 'Memory']
+__all__ = ['Memory']
 
 # %% ../../notebooks/10c_steady.ipynb #b713c310
-def surer(task: Framing, answer: Mapping[str, Any], earlier: str) -> float:
-    """Return by how much, from 0 to 1, an answer is surer of its decision than of an earlier one."""
-    if task.kind == "binary":
-        return abs(answer["probability"] - task.costs.threshold)
-    shares = answer["probabilities"]
-    return shares[answer["decision"]] - shares.get(earlier, 0.0)
-
-
 class Memory:
     """What was decided for whom, and by which model.
 
     Parameters
     ----------
     steady : the fields that name a subject, and the margin.
-    task : the framing.
     version : of the model that answers.
     key : of the hashes by which subjects stand in the log.
     most : subjects that are remembered; the longest unasked go first.
     """
 
-    def __init__(self, steady: Steady, task: Framing, version: str, key: bytes, most: int = 100_000) -> None:
-        self.steady, self.task, self.version, self.key, self.most = steady, task, version, key, most
+    def __init__(self, steady: Steady, version: str, key: bytes, most: int = 100_000) -> None:
+        self.steady, self.version, self.key, self.most = steady, version, key, most
         self.known: OrderedDict[str, tuple[str, str]] = OrderedDict()
 
-    def keep(self, columns: Mapping[str, Sequence[Any]], told: dict[str, list[Any]]) -> list[str]:
-        """Set `kept`, and `decision` to the earlier one where that is kept; return the subjects.
+    def keep(self, columns: Mapping[str, Sequence[Any]], answers: Answers) -> list[str]:
+        """Answer with the earlier decision where that is kept; return the subjects, as they stand in the log.
 
         Parameters
         ----------
         columns : the request's fields.
-        told : what is answered; fields, each with a value for every row.
+        answers : to its rows.
         """
         subjects = [digest(self.key, *values) for values in zip(*(columns[name] for name in self.steady.by))]
-        told["kept"] = [False] * len(subjects)
         for row, subject in enumerate(subjects):
-            answer = {name: values[row] for name, values in told.items()}
-            decision, version = self.known.get(subject, (answer["decision"], self.version))
-            changed = decision != answer["decision"] and (version != self.version or answer["fallback"] is not None)
-            if changed and surer(self.task, answer, decision) < self.steady.margin:
-                told["decision"][row], told["kept"][row] = decision, True
+            decided = answers.decisions[row]
+            decision, version = self.known.get(subject, (decided, self.version))
+            changed = decision != decided and (version != self.version or answers.fallback is not None)
+            if changed and answers.surer(row, decision) < self.steady.margin:
+                answers.keep(row, decision)
                 KEPT.inc()
-            elif answer["fallback"] is None:
-                self._remember(subject, answer["decision"], self.version)
+            elif answers.fallback is None:
+                self._remember(subject, decided, self.version)
         return subjects
 
     def recall(self, folder: Path) -> None:
         """Remember what the log says was decided; files that were compacted are not looked at."""
-        decode = msgspec.json.Decoder(_Told).decode
-        rows: list[_Told] = []
+        decode = msgspec.json.Decoder(_Decided).decode
+        rows: list[_Decided] = []
         for path in sorted(folder.glob("predictions-*.jsonl"), reverse=True):
             with path.open("rb") as file:
                 rows = [decode(line) for line in file if line.endswith(b"\n")] + rows
             if len(rows) > self.most:
                 break
-        for told in rows:
-            if told.subject and told.fallback is None and not told.kept:
-                self._remember(told.subject, told.decision, told.model_version)
+        for row in rows:
+            if row.subject and row.fallback is None and not row.kept:
+                self._remember(row.subject, row.decision, row.model_version)
 
     def _remember(self, subject: str, decision: str, version: str) -> None:
         self.known[subject] = (decision, version)
@@ -85,7 +76,9 @@ class Memory:
             self.known.popitem(last=False)
 
 
-class _Told(msgspec.Struct):
+class _Decided(msgspec.Struct):
+    """What a row of the log says of a decision."""
+
     decision: Any = None
     model_version: str = ""
     subject: str | None = None

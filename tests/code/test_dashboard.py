@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,20 +11,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from browser import needs_axe, needs_browser, opened, serious
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from fieldbook.dashboard import HEADERS, History, page, summary
+from fieldbook.dashboard import HEADERS, page, summary
+from fieldbook.history import History
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason="there is no chromium here to open the dashboard in"),
-]
+pytestmark = [pytest.mark.slow, needs_browser]
 EVIL = "</script><img src=x onerror=\"document.title='broken in'\"><b>"
 
 
-def figures() -> bytes:
-    """Return the summary of ten minutes in which every label is hostile."""
+def figures(label: str = EVIL) -> bytes:
+    """Return the summary of ten minutes in which every label is hostile, or another one."""
     registry, clock = CollectorRegistry(), iter(range(0, 10_000, 15))
     told = lambda kind, name, labels=(), **more: kind("fieldbook_" + name, ".", labels, registry=registry, **more)
     seconds, rows = told(Histogram, "request_seconds", ["outcome"]), told(Counter, "rows")
@@ -34,14 +30,14 @@ def figures() -> bytes:
     names |= {"refused_requests": "field", "requests": "status", "fallbacks": "reason"}
     counters = [told(Counter, name, [label]) for name, label in names.items()]
     scores, info = told(Histogram, "probability", ["of"]), told(Gauge, "model_info", ["version", "lineage", "model"])
-    info.labels(EVIL, EVIL, EVIL).set(1)
+    info.labels(label, label, label).set(1)
     history = History(registry.collect, clock=lambda: float(next(clock)))
     for _ in range(40):
         history.take()
         seconds.labels("answered").observe(0.001)
         rows.inc()
-        scores.labels(EVIL).observe(0.3)
-        [counter.labels(EVIL).inc() for counter in counters]
+        scores.labels(label).observe(0.3)
+        [counter.labels(label).inc() for counter in counters]
     return json.dumps(summary(history), allow_nan=False).encode()
 
 
@@ -73,20 +69,6 @@ def served(html: str, answers: Iterator[bytes | None]) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
-
-
-def opened(address: str, folder: Path, seconds: float) -> tuple[str, str]:
-    """Return the document after so many of its own seconds, and what the browser had to say."""
-    command = [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
-    command += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", f"--user-data-dir={folder / 'profile'}"]
-    done = subprocess.run(
-        [*command, f"--virtual-time-budget={seconds * 1000:.0f}", address],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    return done.stdout, "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
 
 
 def test_hostile_names_are_shown_as_text(tmp_path: Path) -> None:
@@ -122,3 +104,12 @@ def test_the_last_figures_stay_when_the_server_is_gone(tmp_path: Path) -> None:
     (note,) = re.findall(r'<p id="stale"[^>]*>([^<]*)</p>', document)
     assert "cannot be fetched (answer 500)" in note and "What you see is from" in note
     assert document.count('role="img"') == 4 and "39 predictions" in document
+
+
+@needs_axe
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_dashboard_can_be_read_by_everybody(tmp_path: Path, dark: bool) -> None:
+    """axe-core finds nothing serious on the page, drawn with figures, in either look."""
+    told = f"<script>window.fetch = async () => new Response({json.dumps(figures('late').decode())});</script>"
+    drawn = page("Trains").replace("<script>", f"{told}<script>", 1)
+    assert serious(drawn, tmp_path, dark) == []

@@ -5,25 +5,20 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import browser
 import nbformat
 import pytest
 
 from fieldbook.leaderboard import fragment, rows, score, to_page
-from fieldbook.workflow import Outside
-from fieldbook.workflow import to_page as notebook_to_page
+from fieldbook.page import Outside
+from fieldbook.page import to_page as notebook_to_page
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason="there is no chromium here to open the leaderboard in"),
-]
+pytestmark = [pytest.mark.slow, browser.needs_browser]
 EVIL = "</script><img src=x onerror=\"document.title='broken in'\">"
 NAMES = ["quality", "cost & risk", "size", "gap"]
 BOARD = {
@@ -74,9 +69,7 @@ class Table(HTMLParser):
 def opened(page: str, folder: Path, view: str = "") -> str:
     """Return the document as it is after the page's scripts have run, opened from a file and with no network."""
     (folder / "page.html").write_text(page)
-    command = [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"]
-    command += [f"--user-data-dir={folder / 'profile'}", "--dump-dom", f"{(folder / 'page.html').as_uri()}{view}"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    return browser.opened(f"{(folder / 'page.html').as_uri()}{view}", folder)[0]
 
 
 def ranked(weights: list[float]) -> list[tuple[str, float]]:
@@ -150,3 +143,10 @@ def test_a_slider_sorts_at_once_and_is_kept_in_the_address(tmp_path: Path) -> No
     assert start == back == opening and none == gone == ""
     assert moved == linked == small and kept == "#quality=0&cost+%26+risk=0&size=10&gap=0"
     assert fewer == [name for name in small if name in ("trees", "linear")] and ticked == f"{kept}&hide=1"
+
+
+@browser.needs_axe
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_leaderboard_can_be_read_by_everybody(tmp_path: Path, dark: bool) -> None:
+    """axe-core finds nothing serious, in either look."""
+    assert browser.serious(to_page("Board", "All of them.", fragment(BOARD)), tmp_path, dark) == []

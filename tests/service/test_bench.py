@@ -11,7 +11,10 @@ import psutil
 import pytest
 
 from fieldbook import FieldbookError
-from fieldbook.bench import BODIES, CALLERS, COMPETITORS, Questions, bench, grids, questions, remarks, to_html
+from fieldbook.asked import BODIES, CALLERS, Questions, questions
+from fieldbook.bench import bench
+from fieldbook.rivals import COMPETITORS
+from fieldbook.tables import grids, remarks, to_html
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +54,7 @@ def test_figures_of_bento_fastapi_and_session(asked: Questions) -> None:
             assert name != "bento" or cell["speed"]["value"] == 1
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert remarks(found["servers"]) == []
-    assert len(grids(found["servers"], "bento")) == 5 and "fastapi" in to_html(found, b"")
+    assert len(grids(found["servers"], "bento")) == 5 and "fastapi" in to_html(found)
 
 
 def test_the_requests_are_those_of_the_champion(asked: Questions) -> None:

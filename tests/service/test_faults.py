@@ -190,6 +190,31 @@ def test_a_damaged_model_does_not_start(project: Path, tmp_path: Path) -> None:
         server.stop(signal.SIGKILL)
 
 
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({"FIELDBOOK_TOKEN_FILE": "/nowhere/token"}, "which cannot be read"),
+        ({"FIELDBOOK_LOGS": "/proc/logs"}, "/proc/logs"),
+        ({"FIELDBOOK_OPERATIONS": "127.0.0.1"}, "must be HOST:PORT"),
+        ({"FIELDBOOK_CHAMPION": "/nowhere"}, "holds no manifest.json"),
+    ],
+)
+def test_a_worker_that_cannot_start_ends_the_server(
+    project: Path, tmp_path: Path, env: dict[str, str], said: str
+) -> None:
+    """What only a worker can find out is told in one line, and the server ends; nobody is left who listens."""
+    server = launch(project, tmp_path, **env)
+    try:
+        assert server.process.wait(timeout=30) != 0
+        lines = [line for line in server.output.read_text().splitlines() if line.startswith("fieldbook:")]
+        assert len(lines) == 1 and said in lines[0], server.output.read_text()
+        assert "Traceback" not in server.output.read_text()
+        with pytest.raises(httpx.ConnectError):
+            server.client.get("/livez")
+    finally:
+        server.stop(signal.SIGKILL)
+
+
 def test_two_servers_on_one_port(project: Path, request_body: dict[str, Any], tmp_path: Path) -> None:
     """The second one says that the port is taken, and ends; the first one does not notice."""
     with running(project, tmp_path) as first:

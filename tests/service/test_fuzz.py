@@ -9,6 +9,8 @@ import json
 import math
 import re
 import socket
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -37,7 +39,15 @@ SECONDS = 10  # in which there must be an answer
 ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 # What an answer's head may consist of: a caller must not be able to add to it.
 HEADERS = {b"date", b"content-type", b"content-length", b"x-request-id", b"x-content-type-options"}
-HEADERS |= {b"traceparent", b"connection", b"allow", b"retry-after", b"www-authenticate", b"content-security-policy"}
+HEADERS |= {
+    b"accept-encoding",
+    b"traceparent",
+    b"connection",
+    b"allow",
+    b"retry-after",
+    b"www-authenticate",
+    b"content-security-policy",
+}
 HEADERS |= {b"cache-control", b"referrer-policy", b"accept-ranges", b"last-modified", b"etag", b"x-frame-options"}
 
 
@@ -209,10 +219,7 @@ def test_its_log_can_be_read(server: Server, wire: Wire, sample: dict[str, Any])
 
 
 def test_it_does_as_it_is_described(server: Server, wire: Wire) -> None:
-    """What Schemathesis makes of the description: allowed and forbidden requests, all operations and methods.
-
-    That what the description allows is always taken is not asked for: the pattern of a time allows 30 February.
-    """
+    """What Schemathesis makes of the description: allowed and forbidden requests, all operations and methods."""
     options = {
         "base-url": str(server.client.base_url),
         "seed": 1,
@@ -220,7 +227,6 @@ def test_it_does_as_it_is_described(server: Server, wire: Wire) -> None:
         "request-timeout": SECONDS,
         "generation": {"mode": "all", "max-examples": 270, "database": "none", "no-shrink": True},
         "phases": {"stateful": {"enabled": False}},
-        "checks": {"positive_data_acceptance": {"enabled": False}},
     }
     config = schemathesis.Config.from_dict(options)
     described = schemathesis.openapi.from_dict(server.client.get("/docs.json").json(), config=config)
@@ -246,6 +252,16 @@ def test_it_does_as_it_is_described(server: Server, wire: Wire) -> None:
     assert sum(statuses.values()) >= CASES["described"], statuses
     assert min(statuses["POST /predict", 200], statuses["POST /predict", 422]) > 100
     assert min(statuses["POST /feedback", 202], statuses["POST /feedback", 401]) > 0
+
+
+def test_anyone_may_try_it_with_schemathesis(server: Server) -> None:
+    """`schemathesis run URL/docs.json`, as people run it: every limit of every field, and more at random."""
+    program = Path(sys.executable).with_name("schemathesis")
+    command = [program, "run", f"{server.client.base_url}/docs.json", "--phases", "coverage,fuzzing", "--no-color"]
+    options = ["--seed", "1", "--max-examples", "60", "--header", f"Authorization: {BEARER['Authorization']}"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120, cwd=server.logs.parent)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
+    assert int(re.search(r"(\d+) generated", done.stdout)[1]) > 500, done.stdout[-1000:]
 
 
 # JSON that Python's own encoder does not write, and much that is none.
