@@ -8,7 +8,7 @@ PORT ?= 3000
 export BENTOML_DO_NOT_TRACK := True
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help repro test lab tune serve bench container export runs lint lock clean env
+.PHONY: help repro test check lab tune serve bench container export runs lint lock clean env
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,8 +19,13 @@ repro: env  ## run the pipeline, from the sources to a built Bento; only what ha
 	@$(BIN)/fieldbook summary
 	@$(BIN)/fieldbook measure
 
-test: repro  ## run every test: the notebooks' own and those in tests/
-	@$(BIN)/pytest -n auto --dist loadfile
+test: repro  ## run the tests that a push needs: the notebooks' own, pipeline, server and container; some four minutes
+	@$(PYTEST) -m "not slow"
+
+check: repro  ## run every test, the long ones, too; some fifteen minutes (ONLY=slow: those that `make test` leaves out)
+	@$(PYTEST) $(if $(ONLY),-m "$(ONLY)")
+
+PYTEST = $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lab: env  ## edit the notebooks in JupyterLab
 	@cd notebooks && ../$(BIN)/jupyter lab

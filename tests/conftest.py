@@ -1,19 +1,44 @@
 """What the tests share: the project's folder, and outputs of the pipeline."""
 
 import json
+import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from server import Server, start
 
 from fieldbook.scope import AnyFraming, Config, Framing, Problem, build_problem, load, section
 
 Setting = Callable[[str, Any], Any]
 ROOT = Path(__file__).parents[1]
+# What takes longest begins first, so that no worker is left with it at the end. Files that wait for the same scratch
+# project do not follow one another.
+FIRST = (
+    "pipeline/test_repro.py",
+    "serve/test_container.py",
+    "serve/test_faults.py",
+    "pipeline/test_adopt.py",
+    "serve/test_fuzz.py",
+    "flights/test_framings.py",
+    "pipeline/test_experiments.py",
+    "select/test_tune.py",
+    "pipeline/test_failures.py",
+    "flights/test_figures.py",
+    "serve/test_prometheus.py",
+    "measure/test_bench.py",
+)
+
+
+@pytest.hookimpl(trylast=True)  # after pytest-randomly, which shuffles the files
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first; the others stay in the order they have."""
+    place = {name: n for n, name in enumerate(FIRST)}
+    items.sort(key=lambda item: place.get("/".join(item.path.parts[-2:]), len(FIRST)))
 
 
 @pytest.fixture(scope="session")
@@ -67,3 +92,18 @@ def tracked(project: Path) -> list[Path]:
     command = ["git", "ls-files", "-co", "--exclude-standard"]
     listed = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True).stdout.splitlines()
     return [project / name for name in listed if (project / name).is_file()]
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that the workers of a run share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="module")
+def server(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running Bento, shared by the tests of a module."""
+    started = start(project, tmp_path_factory.mktemp("server"))
+    yield started
+    started.stop()

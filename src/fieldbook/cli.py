@@ -41,13 +41,8 @@ def site() -> None:
 
 @app.command(rich_help_panel=PANEL)
 def publish(notebook: str, model: Annotated[str | None, typer.Argument()] = None) -> None:
-<<<<<<< HEAD
-    """Execute a notebook and make a page of it, or one page for MODEL."""
-    at("workflow:main")(notebook, model)
-=======
     """Make the page of a notebook, or its page for MODEL."""
     at("publish:main")(notebook, model)
->>>>>>> C
 
 
 @app.command()
@@ -103,21 +98,13 @@ def bench(
 @app.command()
 def summary() -> None:
     """Say what the last run chose, and why, and where everything lies."""
-<<<<<<< HEAD
-    at("workflow:summary")()
-=======
     at("summary:main")()
->>>>>>> C
 
 
 @app.command()
 def verify(revision: Annotated[str, typer.Argument(help="the commit to compare with")] = "HEAD") -> None:
     """Compare the outputs of a run with the committed ones: equal, within tolerance, or different."""
-<<<<<<< HEAD
-    raise typer.Exit(0 if at("workflow:verify")(revision) else 1)
-=======
     raise typer.Exit(0 if at("verify:verify")(revision) else 1)
->>>>>>> C
 
 
 @app.command()

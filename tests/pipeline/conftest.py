@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from scratch import Project, copy_project, write_project
-
-
-@pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder that the workers of a run share."""
-    base = tmp_path_factory.getbasetemp()
-    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+from scratch import ROAD, Project, copy_project, write_project
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +27,7 @@ def base(shared: Path, bare: Project) -> Project:
         if not log.exists():
             shutil.rmtree(path.parent, ignore_errors=True)
             project = copy_project(bare, path)
-            done = project.do("dvc", "repro", "bento", "track")
+            done = project.do("dvc", "repro", *ROAD)
             project.commit("the first run")
             log.write_text(done.stdout)
     project = Project(path)

@@ -48,7 +48,7 @@ def test_no_outputs_are_committed(path: Path) -> None:
     """Outputs belong to data/reports/; in a notebook they hide what changed."""
     cells = json.loads(path.read_text())["cells"]
     dirty = [cell["id"] for cell in cells if cell.get("outputs") or cell.get("execution_count")]
-    assert dirty == [], f"run `make clean-notebooks`: {path.name} has outputs in these cells"
+    assert dirty == [], f"run `make export`: {path.name} has outputs in these cells"
 
 
 @each_notebook
@@ -78,18 +78,3 @@ def test_every_definition_is_shown_at_work(path: Path) -> None:
         text for text in code if re.search(r"(?m)^\s*(assert|raise AssertionError)", text) and text not in exports
     ]
     assert not exports or asserts
-
-
-def test_modules_import_only_lower_numbers() -> None:
-    """Whoever deletes notebooks from the end keeps a project that works; 04b comes between 04 and 05."""
-    number = {path.stem.partition("_")[2]: path.stem.partition("_")[0] for path in NOTEBOOKS if path.stem[0].isdigit()}
-    for name, own in number.items():
-        imported = set(re.findall(r"(?m)^\s*from \.(\w+) import", (ROOT / f"src/fieldbook/{name}.py").read_text()))
-        higher = sorted(other for other in imported & number.keys() if number[other] >= own)
-        assert higher == [], f"{name} imports {higher}, which come later"
-
-
-def test_the_example_problem_is_named_nowhere_else() -> None:
-    """The word stands in conf/problem/ and notebooks/problems/, and not in the modules that serve every problem."""
-    modules = [path for path in (ROOT / "src/fieldbook").glob("*.py") if path.name != "_modidx.py"]
-    assert [path.name for path in modules if re.search(r"\bflights?\b", path.read_text(), re.I)] == []
