@@ -68,7 +68,7 @@ def beside(manifest: Manifest) -> Part | None:
 
     return Part({"also": {"type": ["object", "null"], "properties": properties}}, values) if tasks else None
 
-
+# %% ../../notebooks/09c1_answer.ipynb #c96b47df
 def weighed(manifest: Manifest) -> Part | None:
     """Return the sum of weight times answer over several framings; None where the scope asks for none."""
     name, weights = manifest.combine.name, manifest.combine.weights
@@ -91,12 +91,12 @@ def fallback(manifest: Manifest) -> Part:
     schema = {"enum": [None, "late", "error"], "description": "null, or why a simpler model answers: late or error"}
     return Part({"fallback": schema}, lambda outputs: {"fallback": [outputs.fallback] * outputs.rows})
 
-
+# %% ../../notebooks/09c1_answer.ipynb #d577b604
 def version(manifest: Manifest) -> Part:
     """Return the version of the model."""
     return Part({"model_version": TEXT}, lambda outputs: {"model_version": [manifest.version] * outputs.rows})
 
-
+# %% ../../notebooks/09c1_answer.ipynb #a41e6b27
 def unseen(manifest: Manifest) -> Part:
     """Return the features whose value training never saw, for every row a list."""
     known = {name: set(values) for name, values in manifest.features.categorical.items()}
@@ -121,7 +121,7 @@ def kept(manifest: Manifest) -> Part | None:
     part = Part({"kept": schema}, lambda outputs: {"kept": [False] * outputs.rows})
     return part if manifest.service.steady else None
 
-
+# %% ../../notebooks/09c1_answer.ipynb #82c4cf3e
 def request_id(manifest: Manifest) -> Part:
     """Return the id by which answer, log and outcome belong together; the service knows it."""
     return Part({"request_id": TEXT}, lambda outputs: {"request_id": [""] * outputs.rows})

@@ -54,7 +54,7 @@ class Companion(Strict):
     metrics: dict[str, Any]
     framing: Served
 
-
+# %% ../../notebooks/08e1_manifest.ipynb #e7a40d4c
 class Fallback(Strict):
     """The model that answers when the champion does not, and the digest of its graph."""
 
@@ -69,21 +69,21 @@ class Inputs(Strict):
     numeric: list[str]
     categorical: dict[str, list[str]]
 
-
+# %% ../../notebooks/08e1_manifest.ipynb #088b4850
 class Metrics(Strict):
     """The figures of the champion, by split."""
 
     validation: dict[str, Any]
     test: dict[str, Any]
 
-
+# %% ../../notebooks/08e1_manifest.ipynb #f24835f6
 class Parity(Strict):
     """How far the graph is from the model it was made of, at most, and how far it may be."""
 
     largest_difference: float
     allowed: float
 
-
+# %% ../../notebooks/08e1_manifest.ipynb #56838b9c
 class Example(Strict):
     """A request, and the answer it must get."""
 
@@ -138,7 +138,7 @@ def lineage(
     parts |= {f"graph of {name}": other for name, other in also.items()}
     return Lineage(id=digest(json.dumps(parts, sort_keys=True)), **parts)
 
-
+# %% ../../notebooks/08e1_manifest.ipynb #b781c7b5
 def graph_digest(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -211,7 +211,7 @@ def read_manifest(folder: Path) -> Manifest:
     except ValueError as error:
         raise FieldbookError(f"{path} is damaged ({error}): build the Bento again") from None
 
-
+# %% ../../notebooks/08e1_manifest.ipynb #2df69296
 def verified(path: Path, digest: str) -> bytes:
     """Return the content of a file that has this SHA-256.
 
@@ -228,7 +228,7 @@ def verified(path: Path, digest: str) -> bytes:
         raise FieldbookError(f"{path} is not the graph that manifest.json describes: build the Bento again")
     return content
 
-
+# %% ../../notebooks/08e1_manifest.ipynb #b23db4c1
 def champion_folder() -> Path:
     """Return the champion's folder: `FIELDBOOK_CHAMPION`, or data/champion/ of the Bento or project this is in."""
     if "FIELDBOOK_CHAMPION" in os.environ:
