@@ -27,7 +27,7 @@ def outcome_type(task: Framing) -> type[Struct]:
     fields = [("request_id", identity), ("outcome", task.outcome)]
     return msgspec.defstruct("Outcome", fields, forbid_unknown_fields=True)
 
-
+# %% ../../notebooks/11d_api.ipynb #cade5503
 def openapi(servable: Servable, private: bool) -> dict[str, Any]:
     """Return the OpenAPI 3.1 description of the routes.
 

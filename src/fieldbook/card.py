@@ -48,7 +48,7 @@ class Purpose(NamedTuple):
     split: dict[str, date]
     groups: dict[str, list[str]]
 
-
+# %% ../../notebooks/08f_card.ipynb #f65c9228
 def markdown(manifest: Manifest, purpose: Purpose, choice: dict[str, Any], diagnosis: dict[str, Any]) -> str:
     """Return the card as Markdown.
 
@@ -145,7 +145,7 @@ def _lineage(lineage: Lineage) -> str:
         f"settings.\n\n{_table(['of', 'digest'], rows)}"
     )
 
-
+# %% ../../notebooks/08f_card.ipynb #76c12cf2
 def html(card: str, title: str) -> str:
     """Return the card as one page that loads nothing; its first heading is the page's."""
     return render("shell.html", title=title, content=prose(card.partition("\n\n")[2], trusted=False))

@@ -75,7 +75,7 @@ class Admission:
         self.look()
         return Ticket(self)
 
-
+# %% ../../notebooks/11c_guard.ipynb #a23c20ff
 class Ticket:
     """A request that was let in: so many bytes, and so many units of work."""
 
@@ -238,7 +238,7 @@ class Bounded(HttpToolsProtocol):
             self._clock.cancel()
             self._clock = None
 
-
+# %% ../../notebooks/11c_guard.ipynb #c030ec24
 def bound() -> None:
     """Have uvicorn speak `Bounded`, no WebSocket, and of nothing less than an error, in this process."""
     uvicorn.config.HTTP_PROTOCOLS["auto"], uvicorn.config.WS_PROTOCOLS["auto"] = f"{__name__}:Bounded", None
@@ -264,7 +264,7 @@ def secret(name: str) -> bytes:
         raise FieldbookError(f"{name}_FILE names {place}, which is empty")
     return found
 
-
+# %% ../../notebooks/11c_guard.ipynb #48fa32dd
 def authorise(header: bytes | None, token: bytes) -> None:
     """Let through who sends `Authorization: Bearer TOKEN`.
 

@@ -115,12 +115,12 @@ class Log:
 
 _encode = msgspec.json.Encoder().encode_lines
 
-
+# %% ../../notebooks/10_log.ipynb #2edd08b2
 def now() -> str:
     """Return the time, UTC, to the millisecond: the field `time` of a row."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
-
+# %% ../../notebooks/10_log.ipynb #e6430b04
 @contextlib.contextmanager
 def left(path: Path) -> Iterator[bool]:
     """Hold the lock of a file if its writer is gone; say whether it is."""
@@ -142,7 +142,7 @@ def _locked(file: int) -> bool:
         return False
     return True
 
-
+# %% ../../notebooks/10_log.ipynb #8564589e
 def mend(path: Path) -> None:
     """Cut the half line off the end of a file that was left; remove it if nothing is left. Needs its lock."""
     with path.open("rb+") as file:
@@ -172,7 +172,7 @@ def conceal(record: Mapping[str, Any], private: Mapping[str, str], key: bytes) -
             kept[name] = None if record[name] is None else digest(key, record[name])
     return kept
 
-
+# %% ../../notebooks/10_log.ipynb #50f7c132
 def digest(key: bytes, *values: Any) -> str:
     """Return a keyed hash of values, in hexadecimal digits; without a key it only keeps them short."""
     return hashlib.blake2b(msgspec.json.encode(values), digest_size=16, key=key[:64]).hexdigest()
@@ -249,7 +249,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
     return pyarrow.parquet.read_table(path.with_suffix(".parquet")).to_pylist()
 
-
+# %% ../../notebooks/10_log.ipynb #f9671959
 def view(folder: Path, name: str = "predictions") -> str:
     """Return what DuckDB selects from to see a log, as in `duckdb.execute(f"SELECT count(*) FROM {view(logs)}")`."""
     files = _files(folder, name)

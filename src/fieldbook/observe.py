@@ -86,7 +86,7 @@ class Tallies:
         for (metric, *labels), found in values.items():
             observe_all(metric.labels(*labels) if labels else metric, found)
 
-
+# %% ../../notebooks/10b_observe.ipynb #cbb9aa09
 def observe_all(metric: Histogram | Summary, values: Sequence[float]) -> None:
     """Observe values, a histogram's bucket by bucket, which the library has no call for."""
     if isinstance(metric, Summary):
@@ -101,7 +101,7 @@ def observe_all(metric: Histogram | Summary, values: Sequence[float]) -> None:
 TALLIES = Tallies()
 OUTCOMES = ("answered", "fallback", "refused", "shed", "failed")
 
-
+# %% ../../notebooks/10b_observe.ipynb #a7e4d90a
 def expect(fields: Iterable[str], features: Iterable[str], decisions: Iterable[str]) -> None:
     """Let every series begin at 0: what is first seen at 5 has not risen, to Prometheus."""
     known = {
@@ -116,7 +116,7 @@ def expect(fields: Iterable[str], features: Iterable[str], decisions: Iterable[s
         for label in labels:
             metric.labels(label)
 
-
+# %% ../../notebooks/10b_observe.ipynb #75973078
 class Countable(Protocol):
     """The answers to a request, as far as they are counted; `serve`'s answers are."""
 
@@ -139,7 +139,7 @@ class Countable(Protocol):
     def scores(self) -> dict[str, list[float]]:
         """Return predicted probabilities, by what they are of."""
 
-
+# %% ../../notebooks/10b_observe.ipynb #4772cd87
 def count_answers(columns: Mapping[str, Sequence[Any]], answers: Countable) -> None:
     """Count what was asked and what was answered.
 
@@ -186,7 +186,7 @@ class Trace(NamedTuple):
         """The value of `traceparent` in the answer."""
         return f"00-{self.id}-{self.span}-{self.flags}".encode()
 
-
+# %% ../../notebooks/10b_observe.ipynb #0e84df6e
 def trace_of(traceparent: bytes | None) -> Trace | None:
     """Return the trace that a `traceparent` header names, if there is one."""
     found = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
@@ -211,7 +211,7 @@ class JsonLines(logging.Formatter):
 
 logger = logging.getLogger("fieldbook.events")
 
-
+# %% ../../notebooks/10b_observe.ipynb #417a3810
 def log_to(stream: Any = None) -> None:
     """Send structured logs to a stream; standard error if left out."""
     handler = logging.StreamHandler(stream or sys.stderr)
@@ -219,7 +219,7 @@ def log_to(stream: Any = None) -> None:
     logger.handlers[:], logger.propagate = [handler], False
     logger.setLevel(logging.INFO)
 
-
+# %% ../../notebooks/10b_observe.ipynb #a2fc0cea
 class Seldom:
     """Tells of an event at most once in `seconds`, with how often it came meanwhile."""
 

@@ -323,14 +323,14 @@ def evenly(table: pd.DataFrame, most: int) -> pd.DataFrame:
     """Return at most so many rows of a table, evenly spread from the first to the last."""
     return table.iloc[np.unique(np.linspace(0, len(table) - 1, most).astype(int))].reset_index(drop=True)
 
-
+# %% ../../notebooks/09_package.ipynb #87556ab5
 def take_graph(model: str, target: Path) -> Parity:
     """Copy a model's graph to a file; return how far it is from the model, as `evaluate` has found."""
     shutil.copyfile(Path("data/graphs") / model / "model.onnx", target)
     checks = json.loads((Path("data/evaluation") / model / "checks.json").read_text())["graph"]
     return Parity(largest_difference=checks["largest_difference"], allowed=checks["allowed"])
 
-
+# %% ../../notebooks/09_package.ipynb #87a4f585
 def companions(
     framings: dict[str, Framing],
     rows: pd.DataFrame,
@@ -359,7 +359,7 @@ def companions(
         written[name] = Companion(graph=graph_digest(path), metrics=figures[name], framing=task)
     return written
 
-
+# %% ../../notebooks/09_package.ipynb #85046087
 def spare(name: str | None, champion: str, models: list[str], target: Path) -> Fallback | None:
     """Copy the graph of the model that answers when the champion does not; None if it needs none or there is none.
 
@@ -424,7 +424,7 @@ def main() -> None:
     replace(target / "card.md", written)
     replace(target / "card.html", card.html(written, f"Model card: {manifest.name} {manifest.version}"))
 
-
+# %% ../../notebooks/09_package.ipynb #bac0c3e4
 def describe(choice: dict[str, Any], source: Path, target: Path) -> Manifest:
     """Write the graphs into `target`, the champion's folder, and return its manifest.
 

@@ -100,7 +100,7 @@ TOGETHER = 32  # rows from which on several graphs are run side by side: handing
 class Unanswered(Exception):
     """Neither the model nor its fallback gave an answer."""
 
-
+# %% ../../notebooks/09d_servable.ipynb #58524137
 class Servable:
     """The champion, ready to answer.
 
@@ -245,7 +245,7 @@ def small_champion(folder: Path, **service: Any) -> Path:
     ).write(folder)
     return folder
 
-
+# %% ../../notebooks/09d_servable.ipynb #baa49ae3
 class Wind:
     """A problem with two request fields, to try things with."""
 

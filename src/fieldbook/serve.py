@@ -50,7 +50,7 @@ PLAIN = [(b"accept-encoding", b"identity")]
 class Gone(Exception):
     """The caller has hung up."""
 
-
+# %% ../../notebooks/12_serve.ipynb #d01a04c6
 class Call:
     """A request on its way.
 
@@ -120,7 +120,7 @@ class Call:
 def _too_large(most: int) -> Refused:
     return Refused(413, f"a body may have {most:,} bytes; send fewer rows at a time")
 
-
+# %% ../../notebooks/12_serve.ipynb #07b357fd
 class Answer(NamedTuple):
     """What goes back: status, body, kind of content, more headers, and what became of the request, for the metrics."""
 
@@ -520,7 +520,7 @@ async def post(app: Callable, body: bytes, path: str = "/predict") -> tuple[int,
     await app(scope, receive, send)
     return sent[0]["status"], sent[1]["body"]
 
-
+# %% ../../notebooks/12_serve.ipynb #bf3a72b0
 @contextlib.contextmanager
 def in_process(champion: Path, graph: Path | None = None) -> Iterator[Callable[[bytes], tuple[int, bytes]]]:
     """Give a function that takes the body of a request to `/predict` and returns status and body of the answer.
@@ -539,7 +539,7 @@ def in_process(champion: Path, graph: Path | None = None) -> Iterator[Callable[[
             yield lambda body: loop.run(post(front, body))
         front.app.close()
 
-
+# %% ../../notebooks/12_serve.ipynb #b3bb741f
 async def nothing_behind(scope: dict, receive: Callable, send: Callable) -> None:
     """Stand for the application behind `Front` where there is none."""
 
@@ -620,7 +620,7 @@ def _fail(number: int, frame: Any) -> None:
     atexit.register(os._exit, 1)
     signal.raise_signal(signal.SIGTERM)
 
-
+# %% ../../notebooks/12_serve.ipynb #d9051cec
 def check(champion: Path) -> None:
     """Hold the files of a champion against its manifest.
 

@@ -21,7 +21,7 @@ def test_a_field_more_is_one_function(monkeypatch: pytest.MonkeyPatch, tmp_path:
     section = (ROOT / "CONTRIBUTING.md").read_text().split("\n## A field in the answer\n")[1].split("\n## ")[0]
     example = dict(vars(answer))
     exec(re.search(r"```python\n(.*?)```", section, re.DOTALL)[1], example)
-    assert "notebooks/09e_answer.ipynb" in section and (ROOT / "notebooks/09e_answer.ipynb").exists()
+    assert "notebooks/09c1_answer.ipynb" in section and (ROOT / "notebooks/09c1_answer.ipynb").exists()
     (tmp_path / "champion").mkdir()
     champion, body = small_champion(tmp_path / "champion"), b'{"origin": "EWR", "wind": 31.5}'
 
