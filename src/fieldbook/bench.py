@@ -99,7 +99,7 @@ def questions(project: Path) -> Questions:
     import pandas as pd
 
     from fieldbook.features import build, records
-    from fieldbook.package import run
+    from fieldbook.graph import run
 
     config = load(project / "params.yaml")
     champion, folder = project / "data/champion", project / "data/features"

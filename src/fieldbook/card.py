@@ -38,7 +38,7 @@ def markdown(config: Config, told: dict[str, Any], choice: dict[str, Any], diagn
     config : scope, split and features are told.
     told : the manifest.
     choice : what `select` wrote of the champion: figures and verdicts.
-    diagnosis : what `diagnose` found of it.
+    diagnosis : what `checks` found of it.
     """
     parts = [
         f"# Model card: {told['name']} {told['version']}",
@@ -87,9 +87,7 @@ def _figures(choice: dict[str, Any]) -> str:
 
 
 def _groups(diagnosis: dict[str, Any]) -> str:
-    given, found = diagnosis["slices"]["given"], diagnosis["slices"]["found"]
-    shown = [*given, *({**row, "slice": f"{row['slice']} (found)"} for row in found if row["verdict"] == "confirmed")]
-    slices = [[row["slice"], f"{row['rows']:,}", _figure(row["loss"]), row["verdict"]] for row in shown]
+    slices = [[row["slice"], f"{row['rows']:,}", _figure(row["loss"]), row["verdict"]] for row in diagnosis["slices"]]
     fair = [
         [f"{row['metric']} by {row['column']}", _figure(row["figure"]), row["verdict"], row["why"]]
         for row in diagnosis["fairness"]
@@ -104,9 +102,8 @@ def _groups(diagnosis: dict[str, Any]) -> str:
 
 def _behaviour(diagnosis: dict[str, Any]) -> str:
     rows = [[row["name"], row["kind"], _figure(row["share"]), row["verdict"]] for row in diagnosis["behave"]]
-    top = ", ".join(row["feature"] for row in diagnosis["importance"]["alone"][:5])
     table = _table(["test", "kind", "share of rows that keep it", "verdict"], rows) if rows else "No test is declared."
-    return f"## Behaviour\n\n{table}\n\nIt looks most at {top}."
+    return f"## Behaviour\n\n{table}"
 
 
 def _limits(choice: dict[str, Any]) -> str:

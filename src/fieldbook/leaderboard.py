@@ -10,8 +10,8 @@ from html import escape
 from math import isfinite
 from typing import Any
 
+from .gate import PASSED, Figures, named, shown
 from .scope import Dimension
-from .select import PASSED, Figures, named, shown
 
 # %% auto #0
 __all__ = ['COLOURS', 'STYLE', 'SCRIPT', 'PAGE', 'shares', 'score', 'rows', 'fragment', 'to_page']
