@@ -5,25 +5,19 @@
 # %% ../../notebooks/09_package.ipynb #b4ee0c39
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 from datetime import date
-from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from onnx import ModelProto, TensorProto, compose, helper, numpy_helper, parser
-from sklearn.base import BaseEstimator
-from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
-from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import Pipeline
 
-from . import FieldbookError, card
-from .features import matrices, records
+from . import card
+from .features import records
+from .graph import evenly, parity, to_graph
 from fieldbook.manifest import (
     Asked,
     Companion,
@@ -39,289 +33,10 @@ from fieldbook.manifest import (
     read_manifest,
 )
 from .scope import AnyFraming, Combine, Features, Framing, Package, Service, Stakeholder, replace, section
-from fieldbook.train import (
-    EmbeddingNetwork,
-    EmbeddingRegressor,
-    PriorCorrected,
-    Rule,
-    RuleRegressor,
-    Stack,
-    parts,
-    predict,
-    read_features,
-)
+from .train import predict, read_features
 
 # %% auto #0
-__all__ = ['OPSET', 'ML', 'IR', 'OUTPUTS', 'COUNTED', 'graph', 'to_graph', 'run', 'parity', 'evenly', 'take_graph', 'companions',
-           'spare', 'samples', 'main', 'describe']
-
-# %% ../../notebooks/09_package.ipynb #a8cce641
-OPSET, ML, IR = 20, 3, 10  # of ONNX, of its operators for classical models, and of the file
-OUTPUTS = "outputs"
-
-
-@singledispatch
-def graph(estimator: BaseEstimator, columns: int) -> ModelProto | None:
-    """Return the ONNX graph of an estimator that takes `columns` columns, or None where skl2onnx knows it."""
-    return None
-
-
-@graph.register
-def _(estimator: DummyClassifier, columns: int) -> ModelProto:
-    return _constant(estimator.class_prior_, columns)
-
-
-@graph.register
-def _(estimator: DummyRegressor, columns: int) -> ModelProto:
-    return _constant(estimator.constant_.ravel(), columns)
-
-
-@graph.register(Rule)
-@graph.register(RuleRegressor)
-def _(estimator: Rule | RuleRegressor, columns: int) -> ModelProto:
-    rates = estimator.rates_
-    return _parse(
-        f"""rule (float[rows, 1] X) => (float[rows, {rates.shape[1]}] outputs) {{
-            reached = GreaterOrEqual(X, threshold)
-            known = Where(reached, above, below)
-            missing = IsNaN(X)
-            outputs = Where(missing, unknown, known)
-        }}""",
-        threshold=estimator.threshold,
-        below=rates[:1],
-        above=rates[1:2],
-        unknown=rates[2:],
-    )
-
-
-@graph.register
-def _(estimator: MultiOutputClassifier, columns: int) -> ModelProto:
-    """An estimator for each label: their graphs side by side, and of each the probability that it happens."""
-    parts, columns_of = [], []
-    for i, each in enumerate(estimator.estimators_):
-        part = compose.add_prefix(_tail(each, columns), f"label{i}/", rename_inputs=False, rename_outputs=True)
-        columns_of.append(
-            helper.make_node("Gather", [part.graph.output[0].name, "last"], [f"label{i}/happens"], axis=1)
-        )
-        parts.append(part)
-    joined = helper.make_node("Concat", [node.output[0] for node in columns_of], [OUTPUTS], axis=1)
-    whole = helper.make_graph(
-        [*(node for part in parts for node in part.graph.node), *columns_of, joined],
-        "labels",
-        [parts[0].graph.input[0]],
-        [helper.make_tensor_value_info(OUTPUTS, TensorProto.FLOAT, ["rows", len(parts)])],
-        [
-            *(constant for part in parts for constant in part.graph.initializer),
-            numpy_helper.from_array(np.array([-1]), "last"),
-        ],
-    )
-    opsets = {opset.domain: opset for part in parts for opset in part.opset_import}
-    return helper.make_model(whole, ir_version=IR, opset_imports=[opsets[domain] for domain in sorted(opsets)])
-
-
-@graph.register
-def _(estimator: PriorCorrected, columns: int) -> ModelProto:
-    """The estimator's graph, and behind it each class weighed by how much rarer or commoner it truly is."""
-    inner = compose.add_prefix(_tail(estimator.estimator, columns), "fitted/", rename_inputs=False)
-    classes = len(estimator.true)
-    ratio = np.array(estimator.true) / np.array(estimator.fitted_on)
-    after = _parse(
-        f"""correct (float[rows, {classes}] P) => (float[rows, {classes}] outputs) {{
-            weighed = Mul(P, ratio)
-            axis = Constant<value_ints: ints = [1]>()
-            total = ReduceSum(weighed, axis)
-            outputs = Div(weighed, total)
-        }}""",
-        ratio=ratio[None],
-    )
-    return compose.merge_models(_one_opset(inner), _one_opset(after), io_map=[(inner.graph.output[0].name, "P")])
-
-
-@graph.register(EmbeddingNetwork)
-@graph.register(EmbeddingRegressor)
-def _(estimator: EmbeddingNetwork | EmbeddingRegressor, columns: int) -> ModelProto:
-    import logging
-
-    import torch
-
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    example = torch.zeros(2, columns)
-    program = torch.onnx.export(
-        estimator.module(),
-        (example,),
-        input_names=["X"],
-        output_names=[OUTPUTS],
-        dynamo=True,
-        opset_version=OPSET,
-        dynamic_shapes={"X": {0: torch.export.Dim("rows")}},
-        verbose=False,
-    )
-    return _without_traces(program.model_proto)
-
-# %% ../../notebooks/09_package.ipynb #08e5a004
-@graph.register
-def _(estimator: Stack, columns: int) -> ModelProto:
-    return _tail(estimator.stack_, columns)
-
-# %% ../../notebooks/09_package.ipynb #b8b6700c
-def _parse(text: str, **constants: Any) -> ModelProto:
-    model = parser.parse_model(f'<ir_version: {IR}, opset_import: ["": {OPSET}]>\n{text}')
-    model.graph.initializer.extend(
-        numpy_helper.from_array(np.asarray(value, dtype=np.float32), name) for name, value in constants.items()
-    )
-    return model
-
-
-def _constant(values: np.ndarray, columns: int) -> ModelProto:
-    """Return a graph that gives the same values for every row."""
-    return _parse(
-        f"""constant (float[rows, {columns}] X) => (float[rows, {len(values)}] outputs) {{
-            count = Shape<start: int = 0, end: int = 1>(X)
-            width = Constant<value_ints: ints = [{len(values)}]>()
-            shape = Concat<axis: int = 0>(count, width)
-            outputs = Expand(values, shape)
-        }}""",
-        values=values[None],
-    )
-
-
-def _tail(estimator: BaseEstimator, columns: int) -> ModelProto:
-    """Return the graph of an estimator: ours where there is one, else skl2onnx's with its one useful output."""
-    from skl2onnx import to_onnx
-    from skl2onnx.common.data_types import FloatTensorType
-
-    known = graph(estimator, columns)
-    if known is not None:
-        return known
-    options = {"zipmap": False} if hasattr(estimator, "predict_proba") else None
-    model = to_onnx(
-        estimator, initial_types=[("X", FloatTensorType([None, columns]))], target_opset=OPSET, options=options
-    )
-    del model.graph.output[:-1]  # a classifier's first output is the likeliest class
-    return _one_opset(model)
-
-
-def _one_opset(model: ModelProto) -> ModelProto:
-    """Say of each set of operators once which version is meant; skl2onnx names the oldest that would do."""
-    domains = sorted({opset.domain for opset in model.opset_import})
-    del model.opset_import[:]
-    model.opset_import.extend(helper.make_opsetid(domain, ML if domain else OPSET) for domain in domains)
-    model.ir_version = IR
-    return model
-
-
-def _without_traces(model: ModelProto) -> ModelProto:
-    """Drop the stack traces, with paths of this machine, that torch's exporter leaves in the graph."""
-    del model.metadata_props[:]
-    for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
-        del part.metadata_props[:]
-        part.doc_string = ""
-    return model
-
-# %% ../../notebooks/09_package.ipynb #19658e7f
-def to_graph(model: Pipeline, numeric: int, categorical: int) -> ModelProto:
-    """Return a fitted `train.tabular` pipeline as one ONNX graph.
-
-    Parameters
-    ----------
-    model : the fitted pipeline.
-    numeric, categorical : how many columns of each kind it takes.
-
-    Returns
-    -------
-    A graph with the inputs `numeric` (rows, numeric) float32 and `categorical` (rows, categorical) strings, as far as
-    it uses them, and the output `outputs` float32, (rows, classes), (rows, labels) or (rows, 1).
-    """
-    from skl2onnx import to_onnx
-    from skl2onnx.common.data_types import FloatTensorType, StringTensorType
-
-    model = _split_at_float32(model)
-    taken = [
-        ("numeric", FloatTensorType([None, numeric]), numeric),
-        ("categorical", StringTensorType([None, categorical]), categorical),
-    ]
-    inputs = [(name, kind) for name, kind, columns in taken if columns]
-    head = _one_opset(to_onnx(model[:-1], initial_types=inputs, target_opset=OPSET))
-    tail = _tail(model["estimator"], head.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
-    head = compose.add_prefix(head, "columns/", rename_inputs=False)
-    return _tidy(compose.merge_models(head, tail, io_map=[(head.graph.output[0].name, "X")]))
-
-
-def _split_at_float32(model: Pipeline) -> Pipeline:
-    """Return a copy whose boosted trees split at float32 numbers, as those of a graph do.
-
-    Features are float32, so a threshold rounded down says the same of them all. skl2onnx rounds to the nearest, and a
-    threshold just below a feature's value would end up at it, with the value on the other side.
-    """
-    model = copy.deepcopy(model)
-    for part in parts(model):
-        if isinstance(part, TreePredictor):
-            exact = part.nodes["num_threshold"]
-            near = exact.astype(np.float32)
-            part.nodes["num_threshold"] = np.where(near > exact, np.nextafter(near, np.float32(-np.inf)), near)
-    return model
-
-
-def _tidy(model: ModelProto) -> ModelProto:
-    """Name the output, keep the inputs that are used; leave no names of tools or machines."""
-    used = {name for node in model.graph.node for name in node.input}
-    for value in [value for value in model.graph.input if value.name not in used]:
-        model.graph.input.remove(value)
-    ours = model.graph.output[0].name
-    for node in model.graph.node:
-        for names in (node.input, node.output):
-            names[:] = [OUTPUTS if name == ours else name for name in names]
-    model.graph.output[0].name = OUTPUTS
-    model.graph.name, model.producer_name, model.producer_version, model.doc_string = "fieldbook", "fieldbook", "", ""
-    opsets = sorted((opset.domain, opset.version) for opset in model.opset_import)  # skl2onnx iterates over a set
-    del model.opset_import[:]
-    model.opset_import.extend(helper.make_opsetid(*opset) for opset in opsets)
-    return _without_traces(model)
-
-# %% ../../notebooks/09_package.ipynb #00e8c9a4
-def run(graph: bytes, inputs: dict[str, np.ndarray]) -> np.ndarray:
-    """Return the outputs, (rows, outputs), that an ONNX graph gives for the inputs of `features.matrices`."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    names = [value.name for value in session.get_inputs()]
-    return session.run([OUTPUTS], {name: inputs[name] for name in names})[0]
-
-
-def parity(
-    model: Pipeline,
-    graph: bytes,
-    table: pd.DataFrame,
-    numeric: list[str],
-    categorical: list[str],
-    task: Framing,
-    most: float,
-) -> float:
-    """Return the largest difference between the pipeline and its graph over the rows of a table.
-
-    Of values beyond 1 the relative difference counts: a graph calculates with some seven digits.
-
-    Raises
-    ------
-    FieldbookError
-        If it exceeds `most`; the message says by how much, in how many rows, and where first.
-    """
-    ours = run(graph, matrices({name: table[name].to_numpy() for name in numeric + categorical}, numeric, categorical))
-    theirs = predict(model, table[numeric + categorical], task)
-    difference = np.abs(ours[:, -theirs.shape[1] :] - theirs).max(axis=1) / np.maximum(1, np.abs(theirs).max(axis=1))
-    if not (difference <= most).all():  # NaN must fail, too
-        off = np.flatnonzero(~(difference <= most))
-        raise FieldbookError(
-            f"package: the ONNX graph differs from the model by up to {np.nanmax(difference):.2g} in {len(off)} of "
-            f"{len(table)} rows (first in row {off[0]}), and {most:g} is allowed: see package.parity_tolerance, "
-            "or change the model's preprocessing"
-        )
-    return float(difference.max())
-
-# %% ../../notebooks/09_package.ipynb #93374f00
-def evenly(table: pd.DataFrame, most: int) -> pd.DataFrame:
-    """Return at most so many rows of a table, evenly spread from the first to the last."""
-    return table.iloc[np.unique(np.linspace(0, len(table) - 1, most).astype(int))].reset_index(drop=True)
+__all__ = ['COUNTED', 'take_graph', 'companions', 'spare', 'samples', 'main', 'describe']
 
 # %% ../../notebooks/09_package.ipynb #87556ab5
 def take_graph(model: str, target: Path) -> Parity:
@@ -350,9 +65,9 @@ def companions(
     """
     import joblib
 
-    figures, written = json.loads(Path("data/companions/metrics.json").read_text()), {}
+    figures, written = json.loads(Path("data/companion/metrics.json").read_text()), {}
     for name, task in framings.items():
-        model, path = joblib.load(f"data/companions/{name}.joblib"), target / f"{name}.onnx"
+        model, path = joblib.load(f"data/companion/{name}.joblib"), target / f"{name}.onnx"
         exported = to_graph(model, len(numeric), len(categorical)).SerializeToString()
         parity(model, exported, rows, numeric, categorical, task, most)
         path.write_bytes(exported)
@@ -420,7 +135,7 @@ def main() -> None:
         split,
         groups,
     )
-    written = card.markdown(manifest, purpose, choice, json.loads((source / "diagnosis.json").read_text()))
+    written = card.markdown(manifest, purpose, choice, json.loads((source / "checks.json").read_text()))
     replace(target / "card.md", written)
     replace(target / "card.html", card.html(written, f"Model card: {manifest.name} {manifest.version}"))
 

@@ -5,16 +5,20 @@
 # %% ../../notebooks/01_scope.ipynb #8f2c076e
 from __future__ import annotations
 
+import builtins
 import importlib
 import inspect
 import json
 import os
+import re
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import is_dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, TypeVar, get_type_hints
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, get_type_hints
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
@@ -29,13 +33,13 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['Derived', 'Sample', 'AnyFraming', 'TAKEN', 'GIVEN', 'Kind', 'SETTINGS', 'no_such', 'Strict', 'Column', 'Table',
            'Costs', 'Limit', 'Hash', 'Cross', 'Cycle', 'Missing', 'Audit', 'Condition', 'Fairness', 'Behaviour',
-           'Least', 'Find', 'Explain', 'Diagnose', 'Dimension', 'Select', 'Measure', 'AllRows', 'SimpleSample',
-           'StratifiedSample', 'WeightedSample', 'ReservoirSample', 'ImportanceSample', 'Perturb', 'Rows',
-           'LabellingFunction', 'Label', 'Framing', 'Binary', 'CostTable', 'Multiclass', 'LabelCosts', 'Multilabel',
-           'UnitCosts', 'Regression', 'Stakeholder', 'Steady', 'Service', 'Scope', 'Tune', 'Leakage', 'Ingest',
-           'Features', 'Evaluate', 'Combine', 'Package', 'Heuristic', 'Config', 'Fault', 'first_fault', 'explain',
-           'locate', 'check_sections', 'tell', 'compose', 'check_targets', 'load', 'read', 'parse', 'replace', 'check',
-           'Problem', 'build_problem', 'divide', 'section', 'main']
+           'Least', 'Find', 'Explain', 'Checks', 'Diagnose', 'Dimension', 'Select', 'Measure', 'AllRows',
+           'SimpleSample', 'StratifiedSample', 'WeightedSample', 'ReservoirSample', 'ImportanceSample', 'Perturb',
+           'Rows', 'LabellingFunction', 'Label', 'Framing', 'Binary', 'CostTable', 'Multiclass', 'LabelCosts',
+           'Multilabel', 'UnitCosts', 'Regression', 'Stakeholder', 'Steady', 'Service', 'Scope', 'Tune', 'Leakage',
+           'Ingest', 'Features', 'Evaluate', 'Combine', 'Package', 'Heuristic', 'Config', 'Fault', 'first_fault',
+           'explain', 'locate', 'check_sections', 'tell', 'compose', 'check_targets', 'load', 'read', 'parse',
+           'replace', 'check', 'Problem', 'build_problem', 'divide', 'section', 'main']
 
 # %% ../../notebooks/01_scope.ipynb #2c3230e0
 def no_such(what: str, name: str, there: Iterable[str]) -> str:
@@ -131,7 +135,7 @@ class Costs(Strict):
 
 # %% ../../notebooks/01_scope.ipynb #172451d3
 class Limit(Strict):
-    """A bound on a figure of `evaluate` or `diagnose`; exactly one of `at_least` and `at_most` is given."""
+    """A bound on a figure of `metrics` or `checks`; exactly one of `at_least` and `at_most` is given."""
 
     metric: str
     at_least: float | None = None
@@ -337,23 +341,33 @@ class Explain(Strict):
     samples: int = Field(200, ge=2)
 
 
-class Diagnose(Strict):
-    """What the report on a model looks at, and how closely.
+class Checks(Strict):
+    """What the gate looks at beside the metrics.
 
     Attributes
     ----------
     rows : at most so many rows, drawn at random, where the model has to answer again and again.
     least : a group that holds less is not judged.
-    hand_over : shares of the answers, the least certain first, that a person might take over.
     slices : by name, a condition for each column that matters.
     """
 
     rows: int = Field(ge=100)
     least: Least
+    slices: dict[str, dict[str, Condition]] = {}
+
+
+class Diagnose(Strict):
+    """What the report on a model looks at beside its checks.
+
+    Attributes
+    ----------
+    hand_over : shares of the answers, the least certain first, that a person might take over.
+    find, explain : how slices are looked for, and how the model is explained.
+    """
+
     hand_over: list[float]
     find: Find = Find()
     explain: Explain = Explain()
-    slices: dict[str, dict[str, Condition]] = {}
 
 # %% ../../notebooks/01_scope.ipynb #be31dc4b
 class Dimension(Strict):
@@ -371,12 +385,10 @@ class Select(Strict):
     Attributes
     ----------
     prefer : `lowest` takes the lowest objective; `simplest` the simplest of those that the data cannot tell from it.
-    interpretability : by model, from 1 (nobody can say why) to 5 (a person can follow it by hand), rated by people.
     board : the dimensions of the leaderboard, in order.
     """
 
     prefer: Literal["lowest", "simplest"]
-    interpretability: dict[str, Literal[1, 2, 3, 4, 5]]
     board: list[Dimension] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -512,12 +524,24 @@ class Framing(Strict):
     limits : what must hold before a model may serve.
     fairness : bounds on how differently groups are treated.
     behave : what the answer may do when a request is changed.
+    several : whether any number of events may happen at once.
+    exclusive : whether just one of several events happens.
+    value : whether the answer is a value, and no probability.
     """
+
+    several: ClassVar[bool] = False
+    exclusive: ClassVar[bool] = False
+    value: ClassVar[bool] = False
 
     objective: str
     limits: list[Limit] = []
     fairness: list[Fairness] = []
     behave: list[Behaviour] = []
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether each example belongs to one class: what can be balanced, voted for, or kept as a decision."""
+        return not (self.several or self.value)
 
     @property
     def columns(self) -> list[str]:
@@ -543,6 +567,45 @@ class Framing(Strict):
     def constants(self, label: np.ndarray) -> np.ndarray:
         """Return what always giving the same answer costs, (rows, questions, answers)."""
         raise NotImplementedError
+
+    @property
+    def telling(self) -> list[int]:
+        """Labels enough to tell decisions apart by what they would cost; none of a value."""
+        return list(range(len(self.words)))
+
+    def would_cost(self, outputs: np.ndarray) -> np.ndarray:
+        """Return what decisions would cost under each of `telling`, (rows, labels): equal rows are equal decisions."""
+        columns = [self.cost(outputs, np.full(len(outputs), float(label))) for label in self.telling]
+        return np.stack(columns, axis=1) if columns else np.zeros((len(outputs), 0))
+
+    def acts(self, outputs: np.ndarray) -> np.ndarray | None:
+        """Return whether a decision between two is to act, (rows,) bool; None where there are not two."""
+        return None
+
+    def decisions(self, outputs: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return what happened and what was decided, pair by pair; of a value, in which third of the values it lies."""
+        raise NotImplementedError
+
+    def shares(self, outputs: np.ndarray) -> np.ndarray:
+        """Return the probability of each class, (rows, classes)."""
+        return outputs
+
+    def doubt(self, outputs: np.ndarray) -> np.ndarray | None:
+        """Return how doubtful each answer is, (rows,): the cost to be expected from it; None if outputs do not tell.
+
+        References
+        ----------
+        Chow, *On optimum recognition error and reject tradeoff*, IEEE Transactions on Information Theory 16 (1970).
+        """
+        return (self.would_cost(outputs) * self.shares(outputs)).sum(axis=1)
+
+    def scalar(self, columns: np.ndarray) -> np.ndarray:
+        """Return one number a row, (rows,), of outputs or events, (rows, columns): the answer, as people say it."""
+        return columns[:, 0]
+
+    def word(self, label: float) -> str:
+        """Return a label as a person would say it."""
+        return self.words[int(label)]
 
     def told(self, outputs: np.ndarray) -> dict[str, list[Any]]:
         """Return what a caller is told of the outputs, (rows, columns): fields, each with a value for every row."""
@@ -628,11 +691,23 @@ class Binary(Framing):
 
     def cost(self, outputs: np.ndarray, label: np.ndarray) -> np.ndarray:
         """Return the price of false alarms and misses, acting from the threshold on."""
-        return self._price(outputs[:, 0] >= self.costs.threshold, label)
+        return self._price(self.acts(outputs), label)
 
     def constants(self, label: np.ndarray) -> np.ndarray:
         """Return the cost of never and of always acting, (rows, 1, 2)."""
         return np.stack([self._price(np.full(len(label), act), label) for act in (False, True)], axis=1)[:, None]
+
+    def acts(self, outputs: np.ndarray) -> np.ndarray:
+        """Return whether the probability has reached the threshold."""
+        return outputs[:, 0] >= self.costs.threshold
+
+    def decisions(self, outputs: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return 1 where it happened, and 1 where it was acted upon."""
+        return label.astype(int), self.acts(outputs).astype(int)
+
+    def shares(self, outputs: np.ndarray) -> np.ndarray:
+        """Return the probability that it does not happen, and that it does."""
+        return np.hstack([1 - outputs, outputs])
 
     def _price(self, acts: np.ndarray, label: np.ndarray) -> np.ndarray:
         return self.costs.false_alarm * (acts & (label == 0)) + self.costs.missed * (~acts & (label == 1))
@@ -653,6 +728,7 @@ class CostTable(Strict):
 class Multiclass(Framing):
     """One of several things happens. A label is the position of its class; outputs are the classes' probabilities."""
 
+    exclusive: ClassVar[bool] = True
     kind: Literal["multiclass"]
     classes: list[str] = Field(min_length=2)
     costs: CostTable
@@ -697,6 +773,15 @@ class Multiclass(Framing):
         """Return the cost of each decision, always taken, (rows, 1, classes)."""
         return self.prices.T[label.astype(int)][:, None]
 
+    def decisions(self, outputs: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the names of the class that came true and of the cheapest decision."""
+        names = np.array(self.classes)
+        return names[label.astype(int)], names[self.decide(outputs)]
+
+    def scalar(self, columns: np.ndarray) -> np.ndarray:
+        """Return the share of any class but the first, which is the usual case."""
+        return 1 - columns[:, 0]
+
     def told(self, outputs: np.ndarray) -> dict[str, list[Any]]:
         """Return the probability of each class and the cheapest decision."""
         shares = [dict(zip(self.classes, row)) for row in outputs.round(7).tolist()]
@@ -717,6 +802,7 @@ class LabelCosts(Strict):
 class Multilabel(Framing):
     """Any of several things happen. A label is the sum of 2 ** position of those that did."""
 
+    several: ClassVar[bool] = True
     kind: Literal["multilabel"]
     costs: LabelCosts
 
@@ -764,6 +850,29 @@ class Multilabel(Framing):
         """Return the cost of never and of always acting on each label, (rows, labels, 2)."""
         return np.concatenate([binary.constants(y) for binary, y in zip(self.each, self.events(label).T)], axis=1)
 
+    @property
+    def telling(self) -> list[int]:
+        """None of the labels, and each alone."""
+        return [0, *(1 << i for i in range(len(self.columns)))]
+
+    def decisions(self, outputs: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return those of each label, one after the other."""
+        pairs = [one.decisions(p[:, None], y) for one, p, y in zip(self.each, outputs.T, self.events(label).T)]
+        actual, decided = (np.concatenate(part) for part in zip(*pairs))
+        return actual, decided
+
+    def doubt(self, outputs: np.ndarray) -> np.ndarray:
+        """Return the labels' mean variance."""
+        return (outputs * (1 - outputs)).mean(axis=1)
+
+    def scalar(self, columns: np.ndarray) -> np.ndarray:
+        """Return the labels' mean."""
+        return columns.mean(axis=1)
+
+    def word(self, label: float) -> str:
+        """Return the names of those that happened."""
+        return ", ".join(name for bit, name in enumerate(self.columns) if int(label) >> bit & 1) or "none"
+
     def told(self, outputs: np.ndarray) -> dict[str, list[Any]]:
         """Return the probability of each label, and the labels to act on."""
         least = np.array([binary.costs.threshold for binary in self.each])
@@ -788,6 +897,7 @@ class UnitCosts(Strict):
 class Regression(Framing):
     """How much. The label is the value, and so is the one output."""
 
+    value: ClassVar[bool] = True
     kind: Literal["regression"]
     target: str
     unit: str
@@ -832,6 +942,18 @@ class Regression(Framing):
         """Return the cost of always answering the cheapest quantile, (rows, 1, 1)."""
         best = np.full((len(label), 1), np.quantile(label, self.costs.quantile))
         return self.cost(best, label)[:, None, None]
+
+    def decisions(self, outputs: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return in which third of the true values the true and the predicted value lie."""
+        edges, names = np.quantile(label, [1 / 3, 2 / 3]), np.array(["low", "middle", "high"])
+        return names[np.digitize(label, edges)], names[np.digitize(outputs[:, 0], edges)]
+
+    def doubt(self, outputs: np.ndarray) -> None:
+        """Return None: a number has no say about its doubt."""
+
+    def word(self, label: float) -> str:
+        """Return the value and its unit."""
+        return f"{label:.4g} {self.unit}"
 
     def told(self, outputs: np.ndarray) -> dict[str, list[Any]]:
         """Return value and unit."""
@@ -998,12 +1120,21 @@ class Features(Strict):
 
 
 class Evaluate(Strict):
-    """How metrics and their intervals are computed."""
+    """How metrics and their intervals are computed.
+
+    Attributes
+    ----------
+    replicates, confidence : of the bootstrap, and of the intervals.
+    bins : of equal count, for the calibration error.
+    backtest_from : the day before which the back-test trains.
+    metrics : names of `metrics.METRICS`, in the order in which they are shown; all if none is named.
+    """
 
     replicates: int = Field(ge=20)
     confidence: float = Field(gt=0, lt=1)
     bins: int = Field(ge=2)
     backtest_from: date
+    metrics: list[str] = []
 
 
 class Combine(Strict):
@@ -1051,6 +1182,7 @@ class Config(Strict):
     missing: Missing
     evaluate: Evaluate
     select: Select
+    checks: Checks
     diagnose: Diagnose
     audit: Audit
     package: Package
@@ -1318,7 +1450,7 @@ def _model_misfits(model: dict[str, Any], keys: tuple[str | int, ...]) -> Iterat
         at(ROWS).model_validate(model.get("rows") or {})
     except ValidationError as error:
         yield _inside((*keys, "rows"), first_fault(error), model["rows"])
-    yield from _misfits(model, keys, also=("rows", "regressor"), given=("numeric", "categorical"))
+    yield from _misfits(model, keys, also=("rows", "regressor", "interpretability"), given=("numeric", "categorical"))
     if isinstance(model.get("regressor"), dict):
         yield from _misfits(model["regressor"], (*keys, "regressor"))
 
@@ -1343,7 +1475,7 @@ def _misfits(
         yield Fault((*keys, "_target_"), f"there is no {settings['_target_']}: {error}")
         return
     arguments = {key: value for key, value in settings.items() if key not in also and not key.startswith("_")}
-    takes, hints = inspect.signature(target).parameters, get_type_hints(_annotated(target))
+    takes, hints = inspect.signature(target).parameters, _hints(target)
     if all(one.kind is not one.VAR_KEYWORD for one in takes.values()):
         allowed = [*(name for name in takes if name not in given), *also]
         for name in arguments.keys() - set(allowed):
@@ -1359,6 +1491,18 @@ def _import(path: str) -> Any:
     """Import and return what stands at `module.NAME`."""
     module, _, name = path.rpartition(".")
     return getattr(importlib.import_module(module), name)
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    """Return the types of a target's arguments, but of those that name what only type checkers import."""
+    carrier = _annotated(target)
+    try:
+        return get_type_hints(carrier)
+    except NameError:
+        names = vars(sys.modules[carrier.__module__]) | vars(builtins)
+        written = inspect.get_annotations(carrier).items()
+        known = {name: kind for name, kind in written if all(word in names for word in re.findall(r"[^\W\d]\w*", kind))}
+        return get_type_hints(SimpleNamespace(__annotations__=known), names)
 
 
 def _annotated(target: Any) -> Any:

@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from fieldbook.package import parity, to_graph
-from fieldbook.scope import Config, Problem
-from fieldbook.select import named
+from fieldbook.gate import named
+from fieldbook.graph import parity, to_graph
+from fieldbook.scope import AnyFraming, Framing, Problem, section
 from fieldbook.train import build_model, fit, predict, read_features
 
 Table = tuple[pd.DataFrame, list[str], list[str]]
@@ -20,6 +20,17 @@ MODELS = sorted(path.stem for path in (Path(__file__).parents[3] / "conf/model")
 def board(project: Path) -> dict[str, Any]:
     """Return the leaderboard."""
     return json.loads((project / "data/selection/leaderboard.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def task(project: Path) -> Framing:
+    """Return the framing that is asked."""
+    return section("task", AnyFraming, project / "data/settings")
+
+
+def settings_of(name: str, project: Path) -> dict[str, Any]:
+    """Return the settings of a model."""
+    return section(f"model/{name}", dict[str, Any], project / "data/settings")
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +70,11 @@ def test_baselines_stand_where_they_must(board: dict[str, Any]) -> None:
         assert champion["expected_cost"]["high"] < figures[baseline]["expected_cost"]["low"]
 
 
-def test_champion_keeps_the_limits_on_test_too(board: dict[str, Any], manifest: dict[str, Any], config: Config) -> None:
+def test_champion_keeps_the_limits_on_test_too(board: dict[str, Any], manifest: dict[str, Any], task: Framing) -> None:
     """What was promised on validation holds, as a point, on the split nobody chose by."""
     assert manifest["model"] == board["champion"]
     found = named(manifest["metrics"]["test"])
-    limits = [limit for limit in config.task.limits if limit.metric in found]  # a size is the same on any split
+    limits = [limit for limit in task.limits if limit.metric in found]  # a size is the same on any split
     assert limits
     for limit in limits:
         value = found[limit.metric]["value"]
@@ -74,17 +85,17 @@ def test_champion_keeps_the_limits_on_test_too(board: dict[str, Any], manifest: 
 @pytest.mark.slow
 @pytest.mark.parametrize("framing", ["punctuality", "minutes", "trouble"])
 def test_every_model_learns_every_framing(
-    config: Config, problem: Problem, raw: dict[str, pd.DataFrame], train: Table, framing: str
+    project: Path, problem: Problem, raw: dict[str, pd.DataFrame], train: Table, framing: str
 ) -> None:
     """Each model file serves four ways of asking: it beats the same answer for all, and its graph agrees."""
-    task = config.scope.framings[framing]
+    task = section("scope/framings", dict[str, AnyFraming], project / "data/settings")[framing]
     table, numeric, categorical = train
     rows = table.iloc[:: len(table) // 8_000].drop(columns="label")
     rows = rows.merge(problem.examples(raw, framing)[["example_id", "label"]], on="example_id").dropna(subset="label")
     past, later = rows.iloc[:-2_000], rows.iloc[-2_000:]
     cost = {}
     for name in MODELS:
-        settings = config.model[name]
+        settings = settings_of(name, project)
         model = fit(name, build_model(name, settings, numeric, categorical, task), past, numeric + categorical, task)
         graph = to_graph(model, len(numeric), len(categorical)).SerializeToString()
         assert parity(model, graph, later.reset_index(drop=True), numeric, categorical, task, 1e-5) < 1e-5, name
@@ -93,7 +104,7 @@ def test_every_model_learns_every_framing(
     assert min(cost, key=cost.__getitem__) not in ("majority", "heuristic"), cost
 
 
-def test_shuffled_labels_teach_nothing(validation: Table, config: Config) -> None:
+def test_shuffled_labels_teach_nothing(project: Path, validation: Table, task: Framing) -> None:
     """A model fitted to shuffled labels ranks at random: the evaluation does not flatter."""
     from sklearn.metrics import roc_auc_score
 
@@ -101,9 +112,7 @@ def test_shuffled_labels_teach_nothing(validation: Table, config: Config) -> Non
     rows = table[table["label"].notna()].sample(8_000, random_state=1).sort_values("as_of")
     past, future = rows.iloc[:5_000], rows.iloc[5_000:]
     shuffled = past.assign(label=past["label"].sample(frac=1, random_state=2).to_numpy())
-    settings = config.model["logistic"]
-    task = config.task
-    model = build_model("logistic", settings, numeric, categorical, task)
+    model = build_model("logistic", settings_of("logistic", project), numeric, categorical, task)
     model = fit("logistic", model, shuffled, numeric + categorical, task)
     outputs = predict(model, future[numeric + categorical], task)
     assert abs(roc_auc_score(future["label"], outputs[:, 0]) - 0.5) < 0.05
