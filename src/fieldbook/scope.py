@@ -38,7 +38,7 @@ __all__ = ['Derived', 'Sample', 'AnyFraming', 'TAKEN', 'GIVEN', 'Kind', 'SETTING
            'Rows', 'LabellingFunction', 'Label', 'Framing', 'Binary', 'CostTable', 'Multiclass', 'LabelCosts',
            'Multilabel', 'UnitCosts', 'Regression', 'Stakeholder', 'Steady', 'Service', 'Scope', 'Tune', 'Leakage',
            'Ingest', 'Features', 'Evaluate', 'Combine', 'Package', 'Heuristic', 'Config', 'Fault', 'first_fault',
-           'explain', 'locate', 'check_sections', 'tell', 'compose', 'check_targets', 'load', 'read', 'parse',
+           'explain', 'parse', 'locate', 'check_sections', 'tell', 'compose', 'check_targets', 'load', 'read',
            'replace', 'check', 'Problem', 'build_problem', 'divide', 'section', 'main']
 
 # %% ../../notebooks/01_scope.ipynb #2c3230e0
@@ -1232,6 +1232,19 @@ def explain(error: ValidationError, where: str) -> str:
     fault = first_fault(error)
     return f"{where}: {'.'.join(map(str, fault.keys)) or '(top)'}: {fault.rule}"
 
+# %% ../../notebooks/01_scope.ipynb #c1d7e202
+def parse(text: str, path: Path) -> dict[str, Any]:
+    """Return the settings that a file holds."""
+    import yaml
+
+    try:
+        settings = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError as error:
+        raise FieldbookError(f"{path}: {' '.join(str(error).split())}") from None
+    if not isinstance(settings, dict):
+        raise FieldbookError(f"{path} holds no settings: run `dvc repro scope` from the project's root")
+    return settings
+
 # %% ../../notebooks/01_scope.ipynb #b0c51e02
 def locate(keys: tuple[str | int, ...], settings: dict[str, Any], conf: Path) -> str | None:
     """Return the file and line in the folder `conf` that says what stands at these keys; None if no file does.
@@ -1543,19 +1556,6 @@ def read(path: Path) -> dict[str, Any]:
         return parse(path.read_text(), path)
     except FileNotFoundError:
         raise FieldbookError(f"{path} is missing: run `dvc repro scope` from the project's root") from None
-
-
-def parse(text: str, path: Path) -> dict[str, Any]:
-    """Return the settings that a file holds."""
-    import yaml
-
-    try:
-        settings = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError as error:
-        raise FieldbookError(f"{path}: {' '.join(str(error).split())}") from None
-    if not isinstance(settings, dict):
-        raise FieldbookError(f"{path} holds no settings: run `dvc repro scope` from the project's root")
-    return settings
 
 
 def replace(path: Path, text: str) -> None:
