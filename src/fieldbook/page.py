@@ -114,7 +114,7 @@ def to_page(notebook: Any, title: str, folded: bool = True, **values: Any) -> st
 def _cell(cell: Any) -> dict[str, Any]:
     if cell.cell_type == "markdown":
         return {"prose": prose(cell.source)}
-    return {"prose": "", "code": cell.source, "outputs": [_output(output) for output in cell.outputs]}
+    return {"prose": "", "first": False, "code": cell.source, "outputs": [_output(output) for output in cell.outputs]}
 
 
 def prose(text: str, trusted: bool = True) -> Any:
