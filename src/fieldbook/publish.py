@@ -180,7 +180,7 @@ def publish(source: Path, target: Path, name: str, model: str | None = None) -> 
 
 # %% ../../notebooks/00d_publish.ipynb #6e8d0589
 def main(name: str, model: str | None = None) -> None:
-    """Stage `page@NAME`: a notebook's report on the stages' outputs -> data/reports/NAME, of a model models/MODEL.
+    """Stage `publish@NAME`: a notebook's report on the stages' outputs -> data/reports/NAME, of a model models/MODEL.
 
     Raises
     ------

@@ -24,7 +24,7 @@ def pages(project: Path) -> dict[str, str]:
 
 def test_every_page_has_its_stage_and_its_notebook(project: Path) -> None:
     """The way through the pages is that of dvc.yaml, and each is made of the notebook whose name it has."""
-    wiring = yaml.safe_load((project / "dvc.yaml").read_text())["stages"]["page"]["foreach"]
+    wiring = yaml.safe_load((project / "dvc.yaml").read_text())["stages"]["publish"]["foreach"]
     assert set(PAGES) == set(wiring)
     books = notebooks(project / "notebooks")
     for name, page in wiring.items():
