@@ -30,7 +30,6 @@ from fieldbook.manifest import (
     Parity,
     graph_digest,
     lineage,
-    read_manifest,
 )
 from .scope import AnyFraming, Combine, Features, Framing, Package, Service, Stakeholder, replace, section
 from .train import predict, read_features

@@ -80,9 +80,10 @@ class Fragment:
 
 # %% ../../notebooks/00a_page.ipynb #2d0622bb
 def table(rows: list[dict[str, Any]], caption: str = "") -> Fragment:
-    """Return rows as a table; the columns are the keys of the first row, and the first of them names the row."""
-    names = list(rows[0]) if rows else []
-    begins = lambda value: str(value)[:1] in "-+–0123456789" and str(value) != ""
+    """Return rows as a table; the columns are the keys of all rows, and the first of them names the row."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    rows = [{name: row.get(name, "") for name in names} for row in rows]
+    begins = lambda value: str(value)[:1] in "-+–0123456789"
     numeric = [name for name in names[1:] if all(begins(row[name]) for row in rows)]
     return Fragment(render("table.html", rows=rows, names=names, numeric=numeric, caption=caption))
 
@@ -114,7 +115,7 @@ def to_page(notebook: Any, title: str, folded: bool = True, **values: Any) -> st
 def _cell(cell: Any) -> dict[str, Any]:
     if cell.cell_type == "markdown":
         return {"prose": prose(cell.source)}
-    return {"prose": "", "code": cell.source, "outputs": [_output(output) for output in cell.outputs]}
+    return {"prose": "", "first": False, "code": cell.source, "outputs": [_output(output) for output in cell.outputs]}
 
 
 def prose(text: str, trusted: bool = True) -> Any:

@@ -121,7 +121,8 @@ def svg(drawn: Figure, words: str) -> str:
     text = re.sub(r' id="[A-Za-z.]+2?[A-Za-z]*_\d+"', "", text)
     names = {colour: name for name, colour in PALETTE.items()} | {INK: "ink", SOFT: "soft", LINE: "line"}
     text = re.sub(r"(?<=[ :])#[0-9a-f]{6}\b", lambda found: _variable(found[0], names), text)
-    return text.replace("<svg", f'<svg role="img" aria-label="{escape(words)}"', 1).strip()
+    wide = f"min-width: min(32rem, {drawn.get_figwidth():g}in)"  # on a phone it is moved, not made small
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape(words)}" style="{wide}"', 1).strip()
 
 
 def _variable(colour: str, names: dict[str, str]) -> str:

@@ -33,7 +33,7 @@ PAGES = {
     "select": "The choice",
     "backtest": "The choice over the year",
     "audit": "What each feature is worth",
-    "combine": "Other objectives",
+    "companion": "Other objectives",
     "card": "The model card",
     "package": "What is served",
 }
@@ -172,8 +172,7 @@ def publish(source: Path, target: Path, name: str, model: str | None = None) -> 
     notebook = execute(notebook, source, parameters)
     notebook.cells = [cell for cell in notebook.cells if "report" in cell.metadata.get("tags", [])]
     more = {"to": f"{'../' * (1 + name.count('/'))}site/{address(source)}.html", "title": f"How it works: {source}"}
-    title = f"{heading}: {model}" if model else heading
-    page = to_page(notebook, title, promise=promise, links=links(name) | {"more": more})
+    page = to_page(notebook, model or PAGES.get(name, heading), promise=promise, links=links(name) | {"more": more})
     place = target / name
     place.parent.mkdir(parents=True, exist_ok=True)
     place.with_suffix(".html").write_text(page)
@@ -181,7 +180,7 @@ def publish(source: Path, target: Path, name: str, model: str | None = None) -> 
 
 # %% ../../notebooks/00d_publish.ipynb #6e8d0589
 def main(name: str, model: str | None = None) -> None:
-    """Stage `page@NAME`: a notebook's report on the stages' outputs -> data/reports/NAME, of a model models/MODEL.
+    """Stage `publish@NAME`: a notebook's report on the stages' outputs -> data/reports/NAME, of a model models/MODEL.
 
     Raises
     ------

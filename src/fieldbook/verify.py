@@ -45,7 +45,7 @@ def outputs(lock: bytes, settings: bytes) -> dict[str, str]:
 
     models = (yaml.safe_load(settings) or {}).get("models", [])
     stages = (yaml.safe_load(lock) or {}).get("stages", {}).items()
-    by_page = ("report@", "page@")
+    by_page = ("report@", "publish@")
     gone = {
         name for name, _ in stages if "@" in name and not name.startswith(by_page) and name.split("@")[1] not in models
     }

@@ -33,7 +33,7 @@ def signed(found: Mapping[str, Any] | None) -> str:
     """Return a difference and its interval, with its sign."""
     if not found or found.get("value") is None:
         return "too few rows"
-    value, low, high = (f"{'+' * (found[end] > 0)}{number(found[end])}" for end in ("value", "low", "high"))
+    value, low, high = (f"{'+' if found[end] > 0 else ''}{number(found[end])}" for end in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
 
 # %% ../../notebooks/00c_words.ipynb #a6b5dd51
