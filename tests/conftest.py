@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from server import Server, start
 
-from fieldbook.scope import AnyFraming, Config, Framing, Problem, build_problem, load, section
+from fieldbook.scope import AnyFraming, Framing, Problem, build_problem, section
 
 Setting = Callable[[str, Any], Any]
 ROOT = Path(__file__).parents[1]
@@ -48,12 +48,6 @@ def project() -> Path:
     if missing:
         pytest.fail(f"data/{missing[0]} is not there: run `make test`, or `dvc repro` before pytest", pytrace=False)
     return ROOT
-
-
-@pytest.fixture(scope="session")
-def config(project: Path) -> Config:
-    """Return the composed settings."""
-    return load(project / "params.yaml")
 
 
 @pytest.fixture(scope="session")

@@ -37,9 +37,9 @@ __all__ = ['Derived', 'Sample', 'AnyFraming', 'TAKEN', 'GIVEN', 'Kind', 'SETTING
            'SimpleSample', 'StratifiedSample', 'WeightedSample', 'ReservoirSample', 'ImportanceSample', 'Perturb',
            'Rows', 'LabellingFunction', 'Label', 'Framing', 'Binary', 'CostTable', 'Multiclass', 'LabelCosts',
            'Multilabel', 'UnitCosts', 'Regression', 'Stakeholder', 'Steady', 'Service', 'Scope', 'Tune', 'Leakage',
-           'Ingest', 'Features', 'Evaluate', 'Combine', 'Package', 'Heuristic', 'Config', 'Fault', 'first_fault',
-           'explain', 'parse', 'locate', 'check_sections', 'tell', 'compose', 'check_targets', 'load', 'read',
-           'replace', 'check', 'Problem', 'build_problem', 'divide', 'section', 'main']
+           'Ingest', 'Features', 'Evaluate', 'Combine', 'Package', 'Heuristic', 'Fault', 'first_fault', 'explain',
+           'parse', 'locate', 'check_sections', 'tell', 'compose', 'check_targets', 'read', 'replace', 'Problem',
+           'build_problem', 'divide', 'section', 'main']
 
 # %% ../../notebooks/01_scope.ipynb #2c3230e0
 def no_such(what: str, name: str, there: Iterable[str]) -> str:
@@ -1164,44 +1164,6 @@ class Heuristic(Strict):
     column: str
     threshold: float
 
-
-class Config(Strict):
-    """All of `conf/`, composed and checked: one key a stage; `task` is the framing that is asked.
-
-    `notebook` is the problem's own, in `notebooks/problems/`, whose page is published with the others.
-    """
-
-    seed: int
-    problem: dict[str, Any]
-    scope: Scope
-    task: AnyFraming
-    ingest: Ingest
-    split: dict[str, date]
-    features: Features
-    leakage: Leakage
-    missing: Missing
-    evaluate: Evaluate
-    select: Select
-    checks: Checks
-    diagnose: Diagnose
-    audit: Audit
-    package: Package
-    combine: Combine
-    companions: list[str]
-    sample: Sample = AllRows()
-    label: Label
-    heuristic: Heuristic
-    notebook: str
-    measure: Measure
-    tune: Tune
-    model: dict[str, dict[str, Any]] = Field(min_length=1)
-    models: list[str]
-
-    @property
-    def beside(self) -> list[str]:
-        """The framings that are answered beside the one that is asked."""
-        return [name for name in self.companions if name != self.scope.framing]
-
 # %% ../../notebooks/01_scope.ipynb #17865835
 GIVEN = "this setting must be given"
 
@@ -1533,17 +1495,6 @@ def _misfit(value: Any, kind: Any, keys: tuple[str | int, ...]) -> Iterator[Faul
         yield _inside(keys, first_fault(error), value)
 
 # %% ../../notebooks/01_scope.ipynb #b3d029bf
-def load(path: Path = Path("params.yaml")) -> Config:
-    """Read and check the composed settings.
-
-    Raises
-    ------
-    FieldbookError
-        If the file is missing, does not parse, or a setting is unknown, missing or of the wrong type.
-    """
-    return check(read(path), path.name)
-
-
 def read(path: Path) -> dict[str, Any]:
     """Return the composed settings as they stand in the file, unchecked.
 
@@ -1564,14 +1515,6 @@ def replace(path: Path, text: str) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(text)
     os.replace(draft, path)
-
-
-def check(settings: dict[str, Any], where: str = "conf") -> Config:
-    """Return the settings, typed, as `load` does."""
-    try:
-        return Config.model_validate(settings)
-    except ValidationError as error:
-        raise FieldbookError(explain(error, where)) from None
 
 # %% ../../notebooks/01_scope.ipynb #4daf8b01
 class Problem(Protocol):

@@ -19,7 +19,7 @@ import pytest
 import yaml
 from server import Server, free_port, start
 
-from fieldbook.scope import Config
+from fieldbook.scope import Framing
 
 pytestmark = pytest.mark.slow
 
@@ -90,10 +90,10 @@ def test_every_alert_has_its_test_and_says_what_to_do() -> None:
         assert "For users: " in told and "First: " in told, f"{name} does not say what it means or what to do"
 
 
-def test_the_limit_on_latency_is_the_scopes(config: Config) -> None:
+def test_the_limit_on_latency_is_the_scopes(task: Framing) -> None:
     """`FieldbookSlow` fires beyond what the scope allows, and not beyond a number of its own."""
     rule = next(rule for rule in RULE if rule.get("record") == "fieldbook:latency_limit_seconds")
-    limits = [limit.at_most for limit in config.task.limits if limit.metric == "latency_p99_ms"]
+    limits = [limit.at_most for limit in task.limits if limit.metric == "latency_p99_ms"]
     if not limits:
         pytest.skip("the scope has no limit on latency_p99_ms, so the one in rules.yml is yours to choose")
     promise = f"vector({limits[0] / 1000:g})"

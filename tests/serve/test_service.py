@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import Setting
 from server import BEARER, Server
 
 from fieldbook.features import compute, frame_arrays, records
 from fieldbook.log import outcomes, read
-from fieldbook.scope import Config, Problem
+from fieldbook.scope import Features, Problem
 from fieldbook.servable import Servable
 
 
@@ -38,15 +39,16 @@ def test_many_are_answered_as_one_by_one(server: Server, manifest: dict[str, Any
     assert many.headers["x-request-id"] == "batch-1"
 
 
-def test_training_batch_and_online_agree(server: Server, project: Path, config: Config, problem: Problem) -> None:
+def test_training_batch_and_online_agree(server: Server, project: Path, setting: Setting, problem: Problem) -> None:
     """The skew test: the feature table, a batch and single requests give the same features and the same answers."""
     table = pd.read_parquet(project / "data/features/features.parquet").sample(200, random_state=3)
     requests = pd.read_parquet(project / "data/features/requests.parquet").loc[table.index]
-    servable, sent = Servable(project / "data/champion"), records(requests, config.features.request)
-    batch = compute(problem, frame_arrays(requests, config.features.request), config.features.derive)
+    features = setting("features", Features)
+    servable, sent = Servable(project / "data/champion"), records(requests, features.request)
+    batch = compute(problem, frame_arrays(requests, features.request), features.derive)
     parsed = [servable.contract.parse(json.dumps(record).encode()) for record in sent]
     online = [servable.features(request.arrays) for request in parsed]
-    for name in config.features.names:
+    for name in features.names:
         trained = table[name].to_numpy(batch[name].dtype)
         single = np.array([columns[name][0] for columns in online], dtype=trained.dtype)
         assert np.array_equal(trained, batch[name], equal_nan=trained.dtype.kind == "f"), (
