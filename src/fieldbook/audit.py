@@ -8,23 +8,23 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from .missing import figure, gaps, ratio
-from .scope import Audit, Config, load
-from .train import learn, predict, read_features
+from .scope import AnyFraming, Audit, Evaluate, Sample, section
+from .train import Recipe, learn, predict, read_features
 
 Predict = Callable[[pd.DataFrame], np.ndarray]  # features -> outputs (rows, columns)
 Loss = Callable[[np.ndarray, np.ndarray], np.ndarray]  # outputs and label (rows,) -> cost of each row (rows,)
 
 # %% auto #0
 __all__ = ['Predict', 'Loss', 'increases', 'importance', 'psi', 'shift', 'by_month', 'judge', 'judged', 'sets', 'without',
-           'recipe', 'main']
+           'refitter', 'main']
 
 # %% ../../notebooks/08d_audit.ipynb #380fd5c1
 def increases(
@@ -48,7 +48,7 @@ def increases(
 
 @threadpool_limits.wrap(limits=1)  # many small predictions: threads would wait for one another more than they work
 def importance(
-    predict: Predict, loss: Loss, table: pd.DataFrame, names: Sequence[str], config: Config | Any
+    predict: Predict, loss: Loss, table: pd.DataFrame, names: Sequence[str], repeats: int, sure: Evaluate, seed: int
 ) -> pd.DataFrame:
     """Return the importance of each feature per 1,000 rows, in the earlier and in the later half, and the change.
 
@@ -57,14 +57,16 @@ def importance(
     predict, loss : the model, and what its outputs cost.
     table : labelled rows with `as_of`, `label`, `cluster` and the features.
     names : the features.
-    config : `audit.repeats`, `evaluate` and `seed`.
+    repeats : how often each feature is shuffled.
+    sure : replicates and confidence of the intervals.
+    seed : of shuffles and replicates.
     """
     label, cluster = table["label"].to_numpy(), table["cluster"].to_numpy()
     early = (table["as_of"] < table["as_of"].quantile(0.5, interpolation="higher")).to_numpy(float)
-    mean = lambda values, rows: ratio(1000 * values * rows, rows, cluster, config.evaluate.replicates, config.seed)
-    told = lambda part, values: {f"{part}{end and '_' + end}": values[end or "value"] for end in ("", "low", "high")}
-    found = []
-    all_grown = increases(predict, loss, table[list(names)], label, config.audit.repeats, config.seed)
+    mean = lambda values, rows: ratio(1000 * values * rows, rows, cluster, sure.replicates, seed)
+    ends = lambda part, values: {f"{part}{end and '_' + end}": values[end or "value"] for end in ("", "low", "high")}
+    result = []
+    all_grown = increases(predict, loss, table[list(names)], label, repeats, seed)
     for name, grown in zip(names, all_grown.T):
         parts = {
             "importance": mean(grown, np.ones(len(grown))),
@@ -75,9 +77,9 @@ def importance(
         parts["change"] = after - before, afters - befores
         row = {"feature": name}
         for part, (value, replicates) in parts.items():
-            row |= told(part, figure(value, replicates, config.evaluate.confidence))
-        found.append(row)
-    return pd.DataFrame(found)
+            row |= ends(part, figure(value, replicates, sure.confidence))
+        result.append(row)
+    return pd.DataFrame(result)
 
 # %% ../../notebooks/08d_audit.ipynb #e69397bf
 def psi(expected: pd.Series, actual: pd.Series, bins: int = 10) -> float:
@@ -197,7 +199,9 @@ def without(
     refit: Callable[[list[str]], tuple[Predict, int, float]],
     loss: Loss,
     held: pd.DataFrame,
-    config: Config | Any,
+    settings: Audit,
+    sure: Evaluate,
+    seed: int,
 ) -> pd.DataFrame:
     """Return what it costs and saves to train without growing sets of features.
 
@@ -208,7 +212,9 @@ def without(
     refit : trains on the features named; returns the model, how many columns it has after encoding, and its KiB.
     loss : what outputs cost.
     held : labelled rows that `refit` does not see, with `label`, `cluster` and the features.
-    config : `audit`, `evaluate` and `seed`.
+    settings : how many sets are tried, and what one may cost.
+    sure : replicates and confidence of the intervals.
+    seed : of the replicates.
 
     Returns
     -------
@@ -216,14 +222,14 @@ def without(
     1,000 rows, the `difference` to dropping none with `low` and `high`, and whether the set `may_go`.
     """
     label, cluster, ones = held["label"].to_numpy(), held["cluster"].to_numpy(), np.ones(len(held))
-    found, base = [], None
-    for dropped in [[], *sets(listed, config.audit.steps)]:
+    result, base = [], None
+    for dropped in [[], *sets(listed, settings.steps)]:
         predict, columns, kib = refit([name for name in names if name not in dropped])
         cost = 1000 * loss(predict(held), label)
         base = base or (cost, columns, kib)
-        replicated = ratio(cost - base[0], ones, cluster, config.evaluate.replicates, config.seed)
-        differs = figure(*replicated, config.evaluate.confidence)
-        found.append(
+        replicated = ratio(cost - base[0], ones, cluster, sure.replicates, seed)
+        differs = figure(*replicated, sure.confidence)
+        result.append(
             {
                 "dropped": ", ".join(dropped),
                 "features": len(names) - len(dropped),
@@ -233,53 +239,49 @@ def without(
                 "difference": differs["value"],
                 "low": differs["low"],
                 "high": differs["high"],
-                "may_go": bool(dropped and differs["high"] <= config.audit.may_cost_at_most * base[0].mean()),
+                "may_go": bool(dropped and differs["high"] <= settings.may_cost_at_most * base[0].mean()),
             }
         )
-    return pd.DataFrame(found)
+    return pd.DataFrame(result)
 
 # %% ../../notebooks/08d_audit.ipynb #32036fc7
-def recipe(
-    name: str,
-    settings: dict[str, Any],
-    train: pd.DataFrame,
-    numeric: list[str],
-    categorical: list[str],
-    config: Config,
+def refitter(
+    recipe: Recipe, train: pd.DataFrame, numeric: list[str], categorical: list[str]
 ) -> Callable[[list[str]], tuple[Predict, int, float]]:
-    """Return what trains the model of a file of `conf/model/` on the features named; see `without`."""
+    """Return what trains the model of a recipe on the features named; see `without`."""
 
     def refit(names: list[str]) -> tuple[Predict, int, float]:
         chosen = [x for x in numeric if x in names], [x for x in categorical if x in names]
-        kept = sum(chosen, [])
-        ours = {**settings, "only": [x for x in settings["only"] if x in kept]} if settings.get("only") else settings
-        model = learn(name, ours, train, *chosen, config)
+        kept, only = sum(chosen, []), recipe.settings.get("only")
+        ours = {**recipe.settings, "only": [x for x in only if x in kept]} if only else recipe.settings
+        model = learn(replace(recipe, settings=ours), train, *chosen)
         columns = model[:-1].transform(train.loc[train.index[:1], kept]).shape[1]
-        return (lambda table: predict(model, table[kept], config.task)), columns, len(pickle.dumps(model)) / 1024
+        return (lambda table: predict(model, table[kept], recipe.task)), columns, len(pickle.dumps(model)) / 1024
 
     return refit
 
-
+# %% ../../notebooks/08d_audit.ipynb #4b1e90cc
 def main() -> None:
     """Stage `audit`: the champion, its recipe and the feature table -> data/audit/{features,coverage,drop}.csv."""
     import joblib
 
-    config, source, folder = load(), Path("data/selection/champion"), Path("data/audit")
-    choice = json.loads((source / "choice.json").read_text())
-    model, loss = joblib.load(source / "model.joblib"), config.task.cost
+    source, folder = Path("data/selection/champion"), Path("data/audit")
+    settings, sure = section("audit", Audit), section("evaluate", Evaluate)
+    choice, model = json.loads((source / "choice.json").read_text()), joblib.load(source / "model.joblib")
+    task, seed = section("task", AnyFraming), section("seed", int)
     splits = {split: read_features(split) for split in ("train", "validation", "test")}
     (train, numeric, categorical), held = splits["train"], splits["validation"][0]
-    names = numeric + categorical
-    labelled = held[held["label"].notna()]
-    few = np.sort(np.random.default_rng(config.seed).permutation(len(labelled))[: config.audit.rows])
-    respond = lambda table: predict(model, table[names], config.task)
-    worth = importance(respond, loss, labelled.iloc[few], names, config)
+    names, labelled = numeric + categorical, held[held["label"].notna()]
+    few = labelled.iloc[np.sort(np.random.default_rng(seed).permutation(len(labelled))[: settings.rows])]
+    respond = lambda table: predict(model, table[names], task)
+    worth = importance(respond, task.cost, few, names, settings.repeats, sure, seed)
     moved = shift(train, {split: table for split, (table, _, _) in splits.items() if split != "train"}, names)
-    table = judged(worth, moved, config.audit)
+    table = judged(worth, moved, settings)
     listed = list(table["feature"][table["verdict"] == "drop"])[::-1][: len(names) - 1]  # one must be left
-    refit = recipe(choice["model"], choice["settings"], train, numeric, categorical, config)
+    recipe = Recipe(choice["model"], choice["settings"], task, section("sample", Sample), seed)
+    refit = refitter(recipe, train, numeric, categorical)
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / "features.csv", index=False)
     seen = pd.concat([part[["as_of", *names]] for part, _, _ in splits.values()], ignore_index=True)
     by_month(seen, names).to_csv(folder / "coverage.csv", index=False)
-    without(listed, names, refit, loss, labelled, config).to_csv(folder / "drop.csv", index=False)
+    without(listed, names, refit, task.cost, labelled, settings, sure, seed).to_csv(folder / "drop.csv", index=False)

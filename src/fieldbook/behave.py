@@ -12,18 +12,11 @@ import numpy as np
 import pandas as pd
 
 from . import FieldbookError
-from .scope import Behaviour, Column, Least
+from .scope import Behaviour, Column, Framing, Least
 from .slice import Draws, figure, verdict
 
 # %% auto #0
-__all__ = ['answer', 'shifted', 'changes', 'touched', 'judge', 'behave']
-
-# %% ../../notebooks/07c_behave.ipynb #a109602f
-def answer(outputs: np.ndarray, kind: str) -> np.ndarray:
-    """Return one number a row, (rows,), from the outputs (rows, columns) of a model of any framing."""
-    if kind == "multiclass":
-        return 1 - outputs[:, 0]
-    return outputs.mean(axis=1) if kind == "multilabel" else outputs[:, 0]
+__all__ = ['shifted', 'changes', 'touched', 'judge', 'behave']
 
 # %% ../../notebooks/07c_behave.ipynb #4f2bd25b
 def shifted(values: pd.Series, by: float | np.ndarray, column: Column) -> pd.Series:
@@ -41,7 +34,7 @@ def shifted(values: pd.Series, by: float | np.ndarray, column: Column) -> pd.Ser
     moved = (values.astype(float) + by).clip(column.at_least, column.at_most)
     return (moved.round().astype("Int64") if column.type == "int" else moved).astype(values.dtype)
 
-
+# %% ../../notebooks/07c_behave.ipynb #3df4ef60
 def changes(
     requests: pd.DataFrame, test: Behaviour, contract: Mapping[str, Column], rng: np.random.Generator
 ) -> list[pd.DataFrame]:
@@ -82,7 +75,7 @@ def _numbers(contract: Mapping[str, Column]) -> list[str]:
 def _spread(values: pd.Series) -> float:
     return float(np.nan_to_num(values.astype(float).std(ddof=0)))
 
-
+# %% ../../notebooks/07c_behave.ipynb #d574ecf1
 def touched(before: pd.DataFrame, after: pd.DataFrame, fields: list[str]) -> np.ndarray:
     """Return in which rows, (rows,) bool, a change has changed anything."""
     differs = [
@@ -106,19 +99,18 @@ def judge(test: Behaviour, before: np.ndarray, after: list[np.ndarray], flipped:
     steady = np.ones(len(before), bool) if test.tolerance is None else (np.abs(moved) <= test.tolerance).all(axis=0)
     return steady & ~flipped if test.kind == "perturbation" else steady
 
-
+# %% ../../notebooks/07c_behave.ipynb #a7789839
 def behave(
     tests: list[Behaviour],
     requests: pd.DataFrame,
     cluster: np.ndarray,
-    predict_requests: Callable[[pd.DataFrame], np.ndarray],
-    kind: str,
+    respond: Callable[[pd.DataFrame], np.ndarray],
+    task: Framing,
     contract: Mapping[str, Column],
     least: Least,
     confidence: float,
     replicates: int,
     seed: int,
-    decide: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> list[dict[str, Any]]:
     """Return the result of each test.
 
@@ -126,23 +118,22 @@ def behave(
     ----------
     requests : (rows) with a column for each request field; its index names the rows in examples.
     cluster : (rows,).
-    predict_requests : from requests to the model's outputs, (rows, columns).
-    kind : of the framing, for `answer`.
-    decide : from outputs to decisions, (rows,) or (rows, columns); without it nothing counts as flipped.
+    respond : from requests to the model's outputs, (rows, columns).
+    task : the framing: what the answer is, and what is decided.
 
     Returns
     -------
     For each test: `rows` that were changed, `share` of them that keep it, mean absolute `change` of the answer, share
     of `flipped` decisions, `verdict`, and at most three `examples` of those that break it most.
     """
-    before, result = predict_requests(requests), []
-    first = answer(before, kind)
+    if not tests:
+        return []
+    before, result = respond(requests), []
+    first = task.scalar(before)
     for test in tests:
         copies = changes(requests, test, contract, np.random.default_rng(seed))
-        outputs = [predict_requests(copy) for copy in copies]
-        answers = [answer(found, kind) for found in outputs]
-        flipped = _flipped(decide, before, outputs)
-        fields = test.fields or _numbers(contract)
+        outputs, fields = [respond(copy) for copy in copies], test.fields or _numbers(contract)
+        answers, flipped = [task.scalar(part) for part in outputs], _flipped(task, before, outputs)
         asked = np.any([touched(requests, copy, fields) for copy in copies], axis=0)
         kept, moved = judge(test, first, answers, flipped), np.abs(np.stack(answers) - first).max(axis=0)
         draws = Draws(np.asarray(cluster)[asked], replicates, seed)
@@ -159,14 +150,13 @@ def behave(
         )
     return result
 
+# %% ../../notebooks/07c_behave.ipynb #d56a5a7e
+def _flipped(task: Framing, before: np.ndarray, outputs: list[np.ndarray]) -> np.ndarray:
+    """Return in which rows, (rows,) bool, any change turns the decision: it would cost something else."""
+    was = task.would_cost(before)
+    return np.any([(task.would_cost(part) != was).any(axis=1) for part in outputs], axis=0)
 
-def _flipped(decide: Callable | None, before: np.ndarray, outputs: list[np.ndarray]) -> np.ndarray:
-    if decide is None:
-        return np.zeros(len(before), dtype=bool)
-    was = decide(before)
-    return np.any([(decide(found) != was).reshape(len(before), -1).any(axis=1) for found in outputs], axis=0)
-
-
+# %% ../../notebooks/07c_behave.ipynb #47e657ff
 def _worst(
     broken: np.ndarray,
     requests: pd.DataFrame,

@@ -57,7 +57,7 @@ def markdown(manifest: Manifest, purpose: Purpose, choice: dict[str, Any], diagn
     manifest : of the champion.
     purpose : what it is for.
     choice : what `select` wrote of the champion: figures and verdicts.
-    diagnosis : what `diagnose` found of it.
+    diagnosis : what `checks` found of it.
     """
     parts = [
         f"# Model card: {manifest.name} {manifest.version}",
@@ -106,9 +106,7 @@ def _figures(choice: dict[str, Any]) -> str:
 
 
 def _groups(diagnosis: dict[str, Any]) -> str:
-    given, found = diagnosis["slices"]["given"], diagnosis["slices"]["found"]
-    shown = [*given, *({**row, "slice": f"{row['slice']} (found)"} for row in found if row["verdict"] == "confirmed")]
-    slices = [[row["slice"], f"{row['rows']:,}", _figure(row["loss"]), row["verdict"]] for row in shown]
+    slices = [[row["slice"], f"{row['rows']:,}", _figure(row["loss"]), row["verdict"]] for row in diagnosis["slices"]]
     fair = [
         [f"{row['metric']} by {row['column']}", _figure(row["figure"]), row["verdict"], row["why"]]
         for row in diagnosis["fairness"]
@@ -123,9 +121,8 @@ def _groups(diagnosis: dict[str, Any]) -> str:
 
 def _behaviour(diagnosis: dict[str, Any]) -> str:
     rows = [[row["name"], row["kind"], _figure(row["share"]), row["verdict"]] for row in diagnosis["behave"]]
-    top = ", ".join(row["feature"] for row in diagnosis["importance"]["alone"][:5])
     table = _table(["test", "kind", "share of rows that keep it", "verdict"], rows) if rows else "No test is declared."
-    return f"## Behaviour\n\n{table}\n\nIt looks most at {top}."
+    return f"## Behaviour\n\n{table}"
 
 
 def _limits(choice: dict[str, Any]) -> str:

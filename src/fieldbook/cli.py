@@ -51,13 +51,12 @@ add_stage("quality", "quality:main", "how late labels come, and what labelling f
 add_stage("missing", "missing:main", "why values are missing")
 add_stage("leakage", "leakage:main", "nothing gives the target away")
 add_stage_for_each("train", "train:main", "MODEL", "fit a model of conf/model/")
-add_stage_for_each("evaluate", "evaluate:main", "MODEL", "its figures on validation")
-add_stage_for_each("convert", "measure:convert", "MODEL", "a model as an ONNX graph")
+add_stage_for_each("evaluate", "evaluate:main", "MODEL", "its figures on validation, its graph, its checks")
 add_stage_for_each("diagnose", "diagnose:main", "MODEL", "slices, fairness, behaviour, explanations")
 add_stage("select", "select:main", "the champion, and why")
-add_stage("track", "select:track", "record the models in MLflow")
-add_stage("backtest", "evaluate:backtest_stage", "the champion's recipe over the year")
-add_stage("combine", "combine:main", "other objectives beside the one that is asked")
+add_stage("track", "track:main", "record the models in MLflow")
+add_stage("backtest", "backtest:main", "the champion's recipe over the year")
+add_stage("companion", "companion:main", "other objectives beside the one that is asked")
 add_stage("audit", "audit:main", "what each feature is worth")
 add_stage("package", "package:main", "champion -> ONNX and manifest")
 add_stage("bento", "bento:main", "champion and service -> Bento")
@@ -153,7 +152,7 @@ def tune(
 @app.command()
 def lineage(identity: Annotated[str, typer.Argument(help="as a prediction in the log carries it")]) -> None:
     """Say where a model came from: commit, run, data, settings, figures."""
-    print(json.dumps(_function("select:lineage")(identity), indent=2))
+    print(json.dumps(_function("track:lineage")(identity), indent=2))
 
 
 def main() -> None:

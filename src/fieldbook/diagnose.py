@@ -7,210 +7,33 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LinearRegression, LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from . import scope
-from .behave import answer, behave
+from .calibrate import recalibration, reliability
+from .case import Case, read_case
+from .doubt import doubted, hand_over
 from .explain import dependence, importance, moved_by
-from .features import build
-from .quality import suspects
-from .scope import Config, Framing, build_problem, load
-from .slice import Draws, fairness, figure, find, given
-from .train import predict, read_features
+from .scope import AnyFraming, Checks, Diagnose, Evaluate, Features, Framing, build_problem, section
+from .slice import Draws, figure, find, side
+from .train import read_features
 
 # %% auto #0
-__all__ = ['Case', 'truth_of', 'reliability', 'recalibrate', 'recalibration', 'side', 'labels_of', 'would_cost', 'doubt',
-           'hand_over', 'guess', 'compare', 'doubted', 'diagnose', 'read_case', 'main', 'bench']
-
-# %% ../../notebooks/07e_diagnose.ipynb #70fefcb4
-@dataclass(frozen=True)
-class Case:
-    """A model, and the labelled rows it is judged on.
-
-    Attributes
-    ----------
-    predict : from features to the model's outputs, (rows, columns).
-    build : from requests to features.
-    task : the framing.
-    features, requests : (rows) features, and the request fields they were made of; their index names the rows.
-    label, cluster : (rows,).
-    """
-
-    predict: Callable[[pd.DataFrame], np.ndarray]
-    build: Callable[[pd.DataFrame], pd.DataFrame]
-    task: Framing
-    features: pd.DataFrame
-    requests: pd.DataFrame
-    label: np.ndarray
-    cluster: np.ndarray
-
-    def take(self, rows: np.ndarray) -> Case:
-        """Return the case on some rows, by position."""
-        frames = {"features": self.features.iloc[rows], "requests": self.requests.iloc[rows]}
-        return replace(self, **frames, label=self.label[rows], cluster=self.cluster[rows])
-
-    def answer(self, features: pd.DataFrame) -> np.ndarray:
-        """Return one answer a row, (rows,); see `behave.answer`."""
-        return answer(self.predict(features), self.task.kind)
-
-# %% ../../notebooks/07e_diagnose.ipynb #08615c8e
-def truth_of(label: np.ndarray, task: Any) -> np.ndarray:
-    """Return what `behave.answer` predicts, (rows,): the label, whether it is any but the first, or a mean."""
-    if task.kind == "multiclass":
-        return (label != 0).astype(float)
-    if task.kind == "multilabel":
-        return (label.astype(np.int64)[:, None] >> np.arange(len(task.columns)) & 1).mean(axis=1)
-    return label.astype(float)
-
-
-def reliability(said: np.ndarray, true: np.ndarray, bins: int, draws: Draws, confidence: float) -> list[dict[str, Any]]:
-    """Return mean answer and mean outcome, with an interval, in bins of nearly equal count.
-
-    Parameters
-    ----------
-    said, true : (rows,) answer and outcome. Equal answers share a bin.
-    """
-    code = np.searchsorted(np.sort(said), said) * bins // max(len(said), 1)
-    return [
-        {
-            "said": float(f"{said[code == i].mean():.6g}"),
-            "true": figure(draws.mean(true, code == i), confidence),
-            "rows": int((code == i).sum()),
-        }
-        for i in np.unique(code)
-    ]
-
-
-def recalibrate(said: np.ndarray, true: np.ndarray, cluster: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Return the answers, (rows,), as isotonic regression and as Platt's sigmoid would mend them.
-
-    Each half of the clusters is mended by what was fitted on the other half. Outcomes other than 0 and 1 get a straight
-    line in place of a sigmoid.
-
-    References
-    ----------
-    Platt, *Probabilistic outputs for support vector machines* (1999); Zadrozny and Elkan, KDD (2002).
-    """
-    code = pd.factorize(cluster, sort=True)[0]
-    half = np.random.default_rng(seed).permutation(code.max() + 1)[code] % 2
-    two = set(np.unique(true)) <= {0.0, 1.0}
-    bent = np.log(np.clip(said, 1e-6, 1 - 1e-6) / np.clip(1 - said, 1e-6, 1 - 1e-6)) if two else said
-    mended = {"isotonic": said.copy(), "sigmoid" if two else "line": said.copy()}
-    for part in (0, 1):
-        here, there = half == part, half != part
-        if len(np.unique(true[there])) < 2:
-            continue  # nothing to learn from
-        isotonic = IsotonicRegression(out_of_bounds="clip").fit(said[there], true[there])
-        mended["isotonic"][here] = isotonic.predict(said[here])
-        if two:
-            sigmoid = LogisticRegression().fit(bent[there, None], true[there])
-            mended["sigmoid"][here] = sigmoid.predict_proba(bent[here, None])[:, 1]
-        else:
-            mended["line"][here] = LinearRegression().fit(bent[there, None], true[there]).predict(bent[here, None])
-    return mended
-
-
-def recalibration(
-    case: Case, outputs: np.ndarray, draws: Draws, confidence: float, seed: int, halvings: int = 5
-) -> dict[str, Any]:
-    """Return by method what it would save: squared error (Brier score), and, of one output column, cost per 1,000.
-
-    One halving of a few dozen clusters is a matter of luck: gains are averaged over several.
-    """
-    said, true = answer(outputs, case.task.kind), truth_of(case.label, case.task)
-    tries, result = [recalibrate(said, true, case.cluster, seed + i) for i in range(halvings)], {}
-    cost = lambda one: case.task.cost(one[:, None], case.label)
-    for method in tries[0]:
-        gain = np.mean([(said - true) ** 2 - (mended[method] - true) ** 2 for mended in tries], axis=0)
-        found = figure(draws.mean(gain), confidence)
-        result[method] = {"gain": found, "verdict": side(found, "helps", "harms")}
-        if outputs.shape[1] == 1:
-            spared = np.mean([cost(said) - cost(mended[method]) for mended in tries], axis=0)
-            result[method]["saving"] = figure(1000 * draws.mean(spared), confidence)
-    return result
-
-
-def side(found: Mapping[str, float | None], above: str, below: str) -> str:
-    """Return on which side of zero a whole interval lies, in the words given, or `no clear difference`."""
-    if found["low"] is None:
-        return "not enough data"
-    return above if found["low"] > 0 else below if found["high"] < 0 else "no clear difference"
-
-# %% ../../notebooks/07e_diagnose.ipynb #88f09465
-def labels_of(task: Any) -> list[int]:
-    """Return labels enough to tell decisions apart by what they would cost; none for a number."""
-    many = len(task.columns)
-    each = {"binary": [0, 1], "multiclass": list(range(many)), "multilabel": [0, *(1 << i for i in range(many))]}
-    return each.get(task.kind, [])
-
-
-def would_cost(outputs: np.ndarray, task: Any) -> np.ndarray:
-    """Return what decisions would cost under each of `labels_of`, (rows, labels): equal rows are equal decisions."""
-    labels = labels_of(task)
-    columns = [task.cost(outputs, np.full(len(outputs), float(label))) for label in labels]
-    return np.stack(columns, axis=1) if columns else np.zeros((len(outputs), 0))
-
-
-def doubt(outputs: np.ndarray, task: Any) -> np.ndarray | None:
-    """Return how doubtful each answer is, (rows,): the cost to be expected from it; None if the model does not tell.
-
-    Several labels are as doubtful as their mean variance. A model that puts out a number has no say about its doubt.
-
-    References
-    ----------
-    Chow, *On optimum recognition error and reject tradeoff*, IEEE Transactions on Information Theory 16 (1970).
-    """
-    if task.kind == "regression":
-        return None
-    if task.kind == "multilabel":
-        return (outputs * (1 - outputs)).mean(axis=1)
-    shares = np.hstack([1 - outputs, outputs]) if task.kind == "binary" else outputs
-    return (would_cost(outputs, task) * shares).sum(axis=1)
-
-
-def hand_over(
-    cost: np.ndarray, doubtful: np.ndarray, shares: list[float], draws: Draws, confidence: float
-) -> list[dict[str, Any]]:
-    """Return, for each share of the answers that a person takes over, the most doubtful first, what the others cost.
-
-    Parameters
-    ----------
-    cost, doubtful : (rows,) cost of each answer, and its doubt.
-
-    Returns
-    -------
-    For each share: `cost` per 1,000 answers the model still gives, and `worth`, the mean cost of an answer handed over:
-    a person who costs less than that pays.
-    """
-    rank = np.empty(len(cost))
-    rank[np.argsort(-doubtful, kind="stable")] = np.arange(len(cost))
-    result = []
-    for share in shares:
-        over = rank < round(share * len(cost))
-        kept, worth = draws.mean(cost, ~over), draws.mean(cost, over)
-        result.append({"share": share, "cost": figure(1000 * kept, confidence), "worth": figure(worth, confidence)})
-    return result
+__all__ = ['guess', 'compare', 'Study', 'diagnose', 'read_study', 'main', 'bench']
 
 # %% ../../notebooks/07e_diagnose.ipynb #6dc57b50
-def guess(labels: np.ndarray, rows: int, task: Any, seed: int) -> np.ndarray:
+def guess(labels: np.ndarray, rows: int, task: Framing, seed: int) -> np.ndarray:
     """Return the outputs, (rows, columns), of someone who draws one of the training labels and is sure of it."""
-    drawn = np.random.default_rng(seed).choice(labels[~np.isnan(labels)], rows)
-    if task.kind == "multiclass":
-        return np.eye(len(task.columns))[drawn.astype(int)]
-    if task.kind == "multilabel":
-        return (drawn.astype(np.int64)[:, None] >> np.arange(len(task.columns)) & 1).astype(float)
-    return drawn[:, None]
+    return task.events(np.random.default_rng(seed).choice(labels[~np.isnan(labels)], rows))
 
-
+# %% ../../notebooks/07e_diagnose.ipynb #2d31b96a
 def compare(
     cost: np.ndarray, rivals: Mapping[str, np.ndarray], draws: Draws, confidence: float
 ) -> list[dict[str, Any]]:
@@ -222,191 +45,143 @@ def compare(
         result.append({**row, "verdict": side(saving, "better", "worse")})
     return result
 
-# %% ../../notebooks/07e_diagnose.ipynb #7b3ce5a0
-def doubted(case: Case, outputs: np.ndarray, at_most: int = 8) -> dict[str, Any]:
-    """Return how many labels are suspected to be wrong, and the worst, as label and suggestion in words.
+# %% ../../notebooks/07e_diagnose.ipynb #909ff7cd
+@dataclass(frozen=True)
+class Study:
+    """How closely a model is looked at.
 
-    For a value, every label has its distance and none is flagged, so `flagged` is `None`.
+    Attributes
+    ----------
+    diagnose, checks : their settings; of `checks`, how many rows it takes.
+    sure : replicates and confidence of the intervals, and bins.
+    seed : of all that is drawn.
     """
-    task, classes = case.task, case.task.kind != "regression"
-    if classes and len(np.unique(case.label)) < 2:
-        return {"flagged": 0, "worst": []}
-    found = suspects(case.label, outputs, case.requests.index.astype(str).to_numpy(), len(case.label), task.kind)
-    word = lambda value: _word(float(value), task)
-    worst = found.head(at_most).assign(label=found["label"].map(word), suggested=found["suggested"].map(word))
-    return {"flagged": len(found) if classes else None, "worst": worst.to_dict("records")}
 
+    diagnose: Diagnose
+    checks: Checks
+    sure: Evaluate
+    seed: int
 
-def _word(label: float, task: Framing) -> str:
-    """Return a label as a person would say it."""
-    if task.kind == "binary":
-        return task.positive if label else task.negative
-    if task.kind == "multiclass":
-        return task.classes[int(label)]
-    if task.kind == "multilabel":
-        return ", ".join(name for bit, name in enumerate(task.columns) if int(label) >> bit & 1) or "none"
-    return f"{label:.4g} {task.unit}"
+    @property
+    def certainty(self) -> tuple[float, int, int]:
+        """Confidence, replicates and seed, as the functions of `explain` take them."""
+        return self.sure.confidence, self.sure.replicates, self.seed
 
 # %% ../../notebooks/07e_diagnose.ipynb #8e161350
+@threadpool_limits.wrap(limits=1)  # sums in one order; and many small predictions lose more by threads than they gain
 def diagnose(
-    case: Case, config: Config, rivals: Mapping[str, np.ndarray], names: Mapping[str, list[str]] | None = None
+    case: Case,
+    record: Mapping[str, Any],
+    study: Study,
+    rivals: Mapping[str, np.ndarray],
+    groups: Mapping[str, list[str]],
 ) -> dict[str, Any]:
     """Return all that is known about a model, ready for JSON.
 
     Parameters
     ----------
     case : the model and the labelled rows.
-    config : settings; `task`, `evaluate`, `diagnose`, `features.request` and the seed are used.
+    record : what `checks` found on the same rows.
+    study : how closely it is looked at.
     rivals : by name, the outputs (rows, columns) of something else on the same rows.
-    names : groups of features that are permuted together, beside each feature alone.
+    groups : features that are permuted together, beside each feature alone.
     """
-    settings, task = config.diagnose, case.task
-    confidence, draws = config.evaluate.confidence, Draws(case.cluster, config.evaluate.replicates, config.seed)
-    with threadpool_limits(
-        limits=1
-    ):  # sums in one order; and many small predictions lose more by threads than they gain
-        outputs = case.predict(case.features)
-        cost, doubtful = task.cost(outputs, case.label), doubt(outputs, task)
-        said, true = answer(outputs, task.kind), truth_of(case.label, task)
-        paid = {name: task.cost(theirs, case.label) for name, theirs in rivals.items()}
-        return {
-            "rows": len(cost),
-            "clusters": draws.clusters,
-            "kind": task.kind,
-            "answer": task.columns[0] if len(task.columns) == 1 else f"not {task.columns[0]}",
-            "unit": task.costs.unit,
-            "confidence": confidence,
-            "cost": figure(1000 * draws.mean(cost), confidence),
-            "compare": compare(cost, paid, draws, confidence),
-            "reliability": reliability(said, true, config.evaluate.bins, draws, confidence),
-            "recalibration": recalibration(case, outputs, draws, confidence, config.seed),
-            "hand_over": None if doubtful is None else hand_over(cost, doubtful, settings.hand_over, draws, confidence),
-            "doubted": doubted(case, outputs),
-            **_parts(case, config, outputs, 1000 * cost, draws),
-            **_again(case, config, names or {}),
-        }
-
-
-def _parts(case: Case, config: Config, outputs: np.ndarray, loss: np.ndarray, draws: Draws) -> dict[str, Any]:
-    """Return the slices and the groups, which take one pass; loss (rows,) is cost per 1,000."""
-    settings, confidence = config.diagnose, config.evaluate.confidence
-    more = [name for name in case.requests if name not in case.features]
-    frame, least = pd.concat([case.features, case.requests[more]], axis=1), settings.least
-    looked = find(
-        case.features, loss, case.cluster, settings.find, least, confidence, config.evaluate.replicates, config.seed
-    )
-    two = {}
-    if case.task.kind == "binary":
-        two = {
-            "label": case.label,
-            "acts": would_cost(outputs, case.task)[:, 0] > 0,
-        }  # it acts if a false alarm is possible
+    task, confidence = case.task, study.sure.confidence
+    draws, outputs = Draws(case.cluster, study.sure.replicates, study.seed), case.predict(case.features)
+    cost, doubtful = task.cost(outputs, case.label), task.doubt(outputs)
+    said, true = task.scalar(outputs), task.scalar(task.events(case.label))
+    paid, shares = {name: task.cost(theirs, case.label) for name, theirs in rivals.items()}, study.diagnose.hand_over
     return {
-        "slices": {"given": given(frame, loss, settings.slices, draws, least, confidence), "found": looked},
-        "fairness": [
-            fairness(frame, asked, draws, loss / 1000, least, confidence, **two) for asked in config.task.fairness
-        ],
+        **{name: record[name] for name in ("rows", "clusters", "kind", "answer", "unit", "confidence")},
+        "cost": figure(1000 * draws.mean(cost), confidence),
+        "compare": compare(cost, paid, draws, confidence),
+        "reliability": reliability(said, true, study.sure.bins, draws, confidence),
+        "recalibration": recalibration(case, outputs, draws, confidence, study.seed),
+        "hand_over": None if doubtful is None else hand_over(cost, doubtful, shares, draws, confidence),
+        "doubted": doubted(case, outputs),
+        "slices": {"given": record["slices"], "found": _found(case, 1000 * cost, study)},
+        "fairness": record["fairness"],
+        "behave": record["behave"],
+        **_explained(case, study, groups),
     }
 
+# %% ../../notebooks/07e_diagnose.ipynb #9a982c30
+def _found(case: Case, loss: np.ndarray, study: Study) -> list[dict[str, Any]]:
+    """Return the slices that a search brings up; loss, (rows,), is cost per 1,000."""
+    return find(case.features, loss, case.cluster, study.diagnose.find, study.checks.least, *study.certainty)
 
-def _again(case: Case, config: Config, groups: Mapping[str, list[str]]) -> dict[str, Any]:
-    """Return behaviour and explanations, for which the model answers again and again on a part of the rows."""
-    settings, seed, asked = config.diagnose, config.seed, config.diagnose.explain
-    sure = (config.evaluate.confidence, config.evaluate.replicates, seed)
-    drawn = np.random.default_rng(seed).permutation(len(case.label))
-    part, few = case.take(np.sort(drawn[: settings.rows])), case.take(np.sort(drawn[: asked.background]))
+# %% ../../notebooks/07e_diagnose.ipynb #a4121014
+def _explained(case: Case, study: Study, groups: Mapping[str, list[str]]) -> dict[str, Any]:
+    """Return what the model looks at, for which it answers again and again on a part of the rows."""
+    asked, sure = study.diagnose.explain, study.certainty
+    part, few = case.draw(study.checks.rows, study.seed), case.draw(asked.background, study.seed)
     loss = lambda outputs: 1000 * part.task.cost(outputs, part.label)
     alone = {name: [name] for name in part.features}
     ranked = importance(case.predict, loss, part.features, alone, part.cluster, asked.repeats, *sure)
     together = importance(case.predict, loss, part.features, groups, part.cluster, asked.repeats, *sure)
     top = [row["feature"] for row in ranked[: asked.top]]
     return {
-        "behave": behave(
-            config.task.behave,
-            part.requests,
-            part.cluster,
-            lambda requests: case.predict(case.build(requests)),
-            case.task.kind,
-            config.features.request,
-            settings.least,
-            *sure,
-            decide=lambda outputs: would_cost(outputs, case.task),
-        ),
         "importance": {"alone": ranked, "together": together},
         "dependence": {
             name: dependence(case.answer, few.features, name, asked.points, few.cluster, *sure) for name in top
         },
-        "answers": _explained(case, part, few, config),
+        "answers": _answers(part, few, study),
     }
 
-
-def _explained(case: Case, part: Case, few: Case, config: Config) -> list[dict[str, Any]]:
+# %% ../../notebooks/07e_diagnose.ipynb #9659bccc
+def _answers(part: Case, few: Case, study: Study) -> list[dict[str, Any]]:
     """Return explanations of answers that lie evenly between the highest and the lowest."""
-    asked, said = config.diagnose.explain, case.answer(part.features)
+    asked, said = study.diagnose.explain, part.answer(part.features)
     order = np.argsort(-said, kind="stable")
     result = []
     for place in np.linspace(0, len(order) - 1, asked.answers).round().astype(int):
         row = part.features.iloc[[order[place]]]
-        told = moved_by(case.answer, row, few.features, asked.samples, config.evaluate.confidence, config.seed)
-        result.append({"row": str(row.index[0]), **told, "label": float(part.label[order[place]])})
+        moved = moved_by(part.answer, row, few.features, asked.samples, study.sure.confidence, study.seed)
+        result.append({"row": str(row.index[0]), **moved, "label": float(part.label[order[place]])})
     return result
 
 # %% ../../notebooks/07e_diagnose.ipynb #c8a06ddb
-def read_case(name: str, config: Config, folder: Path = Path("data")) -> tuple[Case, dict[str, np.ndarray]]:
-    """Return a model on the validation split, and the outputs there of a random guess."""
-    table, numeric, categorical = read_features("validation", folder / "features")
-    table, names = table[table["label"].notna()].set_index("example_id"), numeric + categorical
-    fields = list(config.features.request)
-    requests = pd.read_parquet(folder / "features/requests.parquet").set_index("example_id")[fields]
-    problem = build_problem(config.problem)
-    case = Case(
-        _predictor(name, names, config.task, folder),
-        lambda asked: build(problem, asked, config.features)[names],
-        config.task,
-        table[names],
-        requests.loc[table.index],
-        table["label"].to_numpy(),
-        table["cluster"].to_numpy(),
-    )
-    past = pd.read_parquet(folder / "features/features.parquet", columns=["label"], filters=[("split", "==", "train")])
-    rivals = {"random guess": guess(past["label"].to_numpy(), len(table), case.task, config.seed)}
-    return case, rivals
+def read_study() -> Study:
+    """Return how closely a model is looked at, as the settings have it."""
+    sure, seed = section("evaluate", Evaluate), section("seed", int)
+    return Study(section("diagnose", Diagnose), section("checks", Checks), sure, seed)
 
-
-def _predictor(name: str, names: list[str], task: Framing, folder: Path) -> Callable[[pd.DataFrame], np.ndarray]:
+# %% ../../notebooks/07e_diagnose.ipynb #555ad6f8
+def main(name: str) -> None:
+    """Stage `diagnose@NAME`: model, checks and validation split -> data/diagnosis/NAME/report.json."""
     import joblib
 
-    model = joblib.load(folder / "models" / name / "model.joblib")
-    return lambda frame: predict(model, frame[names], task)
-
-
-def main(name: str) -> None:
-    """Stage `diagnose@NAME`: model and validation split -> data/diagnosis/NAME/report.json."""
-    config = load()
-    case, rivals = read_case(name, config)
-    report = {"model": name, **diagnose(case, config, rivals, config.features.groups)}
+    task, features, study = section("task", AnyFraming), section("features", Features), read_study()
+    table, numeric, categorical = read_features("validation")
+    model, problem = joblib.load(Path("data/models") / name / "model.joblib"), section("problem", dict[str, Any])
+    case = read_case(model, table, numeric + categorical, task, build_problem(problem), features)
+    record = json.loads((Path("data/evaluation") / name / "checks.json").read_text())
+    past = pd.read_parquet("data/features/features.parquet", columns=["label"], filters=[("split", "==", "train")])
+    rivals = {"random guess": guess(past["label"].to_numpy(), len(case.label), task, study.seed)}
+    report = {"model": name, **diagnose(case, record, study, rivals, features.groups)}
     text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
     scope.replace(Path("data/diagnosis") / name / "report.json", text + "\n")
 
 # %% ../../notebooks/07e_diagnose.ipynb #e9f460d8
-def bench(name: str, rows: int = 100_000, folder: Path = Path("data")) -> float:
+def bench(name: str, rows: int = 100_000) -> float:
     """Print and return the seconds that metrics and diagnosis of a model take on so many rows; nothing is kept."""
-    from fieldbook.evaluate import Scores, bootstrap
+    import joblib
 
-    config = load(folder.parent / "params.yaml")
-    case, _ = read_case(name, config, folder)
-    table, _, _ = read_features(folder=folder / "features")
-    table = table[table["label"].notna()].set_index("example_id").iloc[:rows]
-    requests = pd.read_parquet(folder / "features/requests.parquet").set_index("example_id").loc[table.index]
-    fields = {"features": table[list(case.features)], "requests": requests[list(case.requests)]}
-    case = replace(case, **fields, label=table["label"].to_numpy(), cluster=table["cluster"].to_numpy())
+    from fieldbook.bootstrap import score
+    from fieldbook.checks import checks
+
+    task, features, study = section("task", AnyFraming), section("features", Features), read_study()
+    table, numeric, categorical = read_features()
+    table, names = table[table["label"].notna()].iloc[:rows], numeric + categorical
+    model, problem = joblib.load(Path("data/models") / name / "model.joblib"), section("problem", dict[str, Any])
+    case = read_case(model, table, names, task, build_problem(problem), features)
     began, busy = time.perf_counter(), time.process_time()
-    scores = Scores(case.label, case.predict(case.features), config.task, config.evaluate.bins)
-    bootstrap(scores, case.cluster, config.evaluate, config.seed)
+    scores, _ = score(model, table, names, task, study.sure, study.seed)
     measured = time.perf_counter()
-    rivals = {"random guess": guess(case.label, len(table), case.task, config.seed)}
-    diagnose(case, config, rivals, config.features.groups)
+    record = checks(case, scores.outputs, study.checks, study.sure, features.request, study.seed)
+    rivals = {"random guess": guess(case.label, len(table), task, study.seed)}
+    diagnose(case, record, study, rivals, features.groups)
     took = time.perf_counter() - began
-    print(f"{name}, {len(table):,} rows x {case.features.shape[1]} columns: metrics {measured - began:.1f} s,", end=" ")
+    print(f"{name}, {len(table):,} rows x {len(names)} columns: metrics {measured - began:.1f} s,", end=" ")
     print(f"diagnosis {took - measured + began:.1f} s; both used {time.process_time() - busy:.1f} s of a processor")
     return took

@@ -8,10 +8,10 @@ from __future__ import annotations
 from math import isfinite
 from typing import Any
 
+from .gate import PASSED, Figures, named
 from .page import markup, render
 from .plot import PALETTE
 from .scope import Dimension
-from .select import PASSED, Figures, named
 from .words import number
 
 # %% auto #0

@@ -17,28 +17,14 @@ import numpy as np
 
 from . import FieldbookError
 from .features import matrices
+from .gate import LATER, PASSED, Figures, judge, overall
 from .leaderboard import fragment, to_page
-from .scope import Config, Limit, load, replace
-from .select import LATER, PASSED, Figures, digest, judge, overall
+from .scope import AnyFraming, Evaluate, Limit, Measure, replace, section
+from .select import digest
 from .train import read_features
 
 # %% auto #0
-__all__ = ['PERCENTILES', 'convert', 'latency', 'one_by_one', 'conclude', 'complaint', 'timings', 'main']
-
-# %% ../../notebooks/09b_measure.ipynb #49d63ece
-def convert(name: str) -> None:
-    """Stage `convert@NAME`: data/models/NAME -> data/graphs/NAME/model.onnx."""
-    import joblib
-
-    from fieldbook.package import to_graph
-
-    _, numeric, categorical = read_features("validation")
-    model = joblib.load(Path("data/models") / name / "model.joblib")
-    target = Path("data/graphs") / name / "model.onnx"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    draft.write_bytes(to_graph(model, len(numeric), len(categorical)).SerializeToString())
-    os.replace(draft, target)
+__all__ = ['PERCENTILES', 'latency', 'one_by_one', 'conclude', 'complaint', 'timings', 'main']
 
 # %% ../../notebooks/09b_measure.ipynb #dceb09ef
 PERCENTILES = (50, 90, 99)
@@ -64,11 +50,11 @@ def latency(predict_one: Callable[[int], Any], rows: int, repeats: int, confiden
     tail = 50 * (1 - confidence)
     low, high = np.percentile(drawn, [tail, 100 - tail], axis=1)
     figures = zip(PERCENTILES, np.percentile(taken, PERCENTILES), low, high)
-    found = {
+    named = {
         f"latency_p{percentile}_ms": {end: float(f"{ms:.3g}") for end, ms in zip(("value", "low", "high"), ends)}
         for percentile, *ends in figures
     }
-    return {"rows": taken.size, **found}
+    return {"rows": taken.size, **named}
 
 
 def _milliseconds(predict_one: Callable[[int], Any], row: int) -> float:
@@ -108,13 +94,13 @@ def conclude(board: dict[str, Any], limits: list[Limit], figures: dict[str, Figu
         If a limit names a latency that is not measured.
     """
     asked = [limit for limit in limits if limit.metric.startswith(LATER)]
-    verdicts = {name: [judge(limit, found) for limit in asked] for name, found in figures.items()}
-    kept = {name: all(verdict.state == PASSED for verdict in found) for name, found in verdicts.items()}
+    verdicts = {name: [judge(limit, timed) for limit in asked] for name, timed in figures.items()}
+    kept = {name: all(verdict.state == PASSED for verdict in judged) for name, judged in verdicts.items()}
     return {
         "champion": board["champion"],
         "passed": kept[board["champion"]],
-        "others": [row["model"] for row in board["models"] if row["passed"] and kept[row["model"]]],
-        "models": {name: [verdict.record for verdict in found] for name, found in verdicts.items()},
+        "others": [row["model"] for row in board["models"] if row["passed"] and kept.get(row["model"])],
+        "models": {name: [verdict.record for verdict in judged] for name, judged in verdicts.items()},
     }
 
 
@@ -129,20 +115,13 @@ def complaint(verdict: dict[str, Any]) -> str:
     )
 
 # %% ../../notebooks/09b_measure.ipynb #171fe0a9
-def timings(config: Config) -> dict[str, Figures]:
-    """Return the latencies of every model's graph on rows of validation."""
+def timings(graphs: dict[str, Path], settings: Measure, confidence: float) -> dict[str, Figures]:
+    """Return the latencies of graphs on rows of validation, by model."""
     table, numeric, categorical = read_features("validation")
-    rows = table.iloc[np.unique(np.linspace(0, len(table) - 1, config.measure.rows).astype(int))]
+    rows = table.iloc[np.unique(np.linspace(0, len(table) - 1, settings.rows).astype(int))]
     inputs = matrices({name: rows[name].to_numpy() for name in numeric + categorical}, numeric, categorical)
-    return {
-        name: latency(
-            one_by_one(Path("data/graphs") / name / "model.onnx", inputs),
-            len(rows),
-            config.measure.repeats,
-            config.evaluate.confidence,
-        )
-        for name in config.models
-    }
+    timed = lambda graph: latency(one_by_one(graph, inputs), len(rows), settings.repeats, confidence)
+    return {name: timed(graph) for name, graph in graphs.items()}
 
 
 def main() -> None:
@@ -153,18 +132,11 @@ def main() -> None:
     FieldbookError
         If the pipeline has not run, or the champion does not pass the scope's limits on latency here.
     """
-    config, target = load(), Path("data/measure")
-    selection = Path("data/selection/leaderboard.json")
-    missing = [path for path in (selection, *_graphs(config)) if not path.exists()]
-    if missing:
-        raise FieldbookError(f"{missing[0]} is not there yet: run `dvc repro`")
-    state = digest(*_graphs(config), config.measure.model_dump_json())
-    known = json.loads((target / "latency.json").read_text()) if (target / "latency.json").exists() else {}
-    if known.get("of") != state:
-        known = {"of": state, "machine": platform.machine(), "cores": os.cpu_count(), "models": timings(config)}
-        replace(target / "latency.json", json.dumps(known, indent=2) + "\n")
-    board = json.loads(selection.read_text())
-    verdict = conclude(board, config.task.limits, known["models"])
+    target, selection = Path("data/measure"), Path("data/selection/leaderboard.json")
+    if not selection.exists():
+        raise FieldbookError(f"{selection} is not there yet: run `dvc repro`")
+    board, known = json.loads(selection.read_text()), _latencies(target / "latency.json")
+    verdict = conclude(board, section("task", AnyFraming).limits, known["models"])
     replace(target / "verdict.json", json.dumps(verdict, indent=2) + "\n")
     replace(target / "leaderboard.html", _page(board, verdict, known))
     if not verdict["passed"]:
@@ -174,15 +146,25 @@ def main() -> None:
     print(f"         {target}/leaderboard.html: set your own weights")
 
 
-def _graphs(config: Config) -> list[Path]:
-    return [Path("data/graphs") / name / "model.onnx" for name in config.models]
+def _latencies(path: Path) -> dict[str, Any]:
+    """Return the latencies of all graphs: from the file, if it is of these graphs and settings, or measured anew."""
+    graphs = {name: Path("data/graphs") / name / "model.onnx" for name in section("models", list[str])}
+    graphs = {name: graph for name, graph in graphs.items() if graph.exists()}  # one that cannot be served has none
+    settings = section("measure", Measure)
+    state = digest(*graphs.values(), settings.model_dump_json())
+    known = json.loads(path.read_text()) if path.exists() else {}
+    if known.get("of") != state:
+        timed = timings(graphs, settings, section("evaluate", Evaluate).confidence)
+        known = {"of": state, "machine": platform.machine(), "cores": os.cpu_count(), "models": timed}
+        replace(path, json.dumps(known, indent=2) + "\n")
+    return known
 
 
 def _page(board: dict[str, Any], verdict: dict[str, Any], known: dict[str, Any]) -> str:
     """Return the leaderboard with latencies, in which a model that is too slow here may not serve."""
     models = []
     for row in board["models"]:
-        slow = [record for record in verdict["models"][row["model"]] if record["state"] != PASSED]
+        slow = [record for record in verdict["models"].get(row["model"], []) if record["state"] != PASSED]
         state = overall([row["state"], *(record["state"] for record in slow)])
         models.append({**row, "state": state, "broken": [*row["broken"], *(record["sentence"] for record in slow)]})
     text = (

@@ -11,7 +11,7 @@ import os
 import shutil
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['Derived', 'Sample', 'AnyFraming', 'TAKEN', 'Kind', 'SETTINGS', 'Strict', 'Column', 'Table', 'Costs', 'Limit', 'Hash',
            'Cross', 'Cycle', 'Missing', 'Audit', 'Condition', 'Fairness', 'Behaviour', 'Least', 'Find', 'Explain',
-           'Diagnose', 'Dimension', 'Select', 'Measure', 'AllRows', 'SimpleSample', 'StratifiedSample',
+           'Checks', 'Diagnose', 'Dimension', 'Select', 'Measure', 'AllRows', 'SimpleSample', 'StratifiedSample',
            'WeightedSample', 'ReservoirSample', 'ImportanceSample', 'Perturb', 'Rows', 'LabellingFunction', 'Label',
            'Framing', 'Binary', 'CostTable', 'Multiclass', 'LabelCosts', 'Multilabel', 'UnitCosts', 'Regression',
            'Stakeholder', 'Requirement', 'Steady', 'Service', 'Scope', 'Tune', 'Leakage', 'Ingest', 'Features',
@@ -105,7 +105,7 @@ class Costs(Strict):
 
 # %% ../../notebooks/01_scope.ipynb #172451d3
 class Limit(Strict):
-    """A bound on a figure of `evaluate` or `diagnose`; exactly one of `at_least` and `at_most` is given."""
+    """A bound on a figure of `metrics` or `checks`; exactly one of `at_least` and `at_most` is given."""
 
     metric: str
     at_least: float | None = None
@@ -311,23 +311,33 @@ class Explain(Strict):
     samples: int = Field(ge=2)
 
 
-class Diagnose(Strict):
-    """What the report on a model looks at, and how closely.
+class Checks(Strict):
+    """What the gate looks at beside the metrics.
 
     Attributes
     ----------
     rows : at most so many rows, drawn at random, where the model has to answer again and again.
     least : a group that holds less is not judged.
-    hand_over : shares of the answers, the least certain first, that a person might take over.
     slices : by name, a condition for each column that matters.
     """
 
     rows: int = Field(ge=100)
     least: Least
+    slices: dict[str, dict[str, Condition]] = {}
+
+
+class Diagnose(Strict):
+    """What the report on a model looks at beside its checks.
+
+    Attributes
+    ----------
+    hand_over : shares of the answers, the least certain first, that a person might take over.
+    find, explain : how slices are looked for, and how the model is explained.
+    """
+
     hand_over: list[float]
     find: Find
     explain: Explain
-    slices: dict[str, dict[str, Condition]] = {}
 
 # %% ../../notebooks/01_scope.ipynb #be31dc4b
 class Dimension(Strict):
@@ -345,12 +355,10 @@ class Select(Strict):
     Attributes
     ----------
     prefer : `lowest` takes the lowest objective; `simplest` the simplest of those that the data cannot tell from it.
-    interpretability : by model, from 1 (nobody can say why) to 5 (a person can follow it by hand), rated by people.
     board : the dimensions of the leaderboard, in order.
     """
 
     prefer: Literal["lowest", "simplest"]
-    interpretability: dict[str, Literal[1, 2, 3, 4, 5]]
     board: list[Dimension] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -486,12 +494,24 @@ class Framing(Strict):
     limits : what must hold before a model may serve.
     fairness : bounds on how differently groups are treated.
     behave : what the answer may do when a request is changed.
+    several : whether any number of events may happen at once.
+    exclusive : whether just one of several events happens.
+    value : whether the answer is a value, and no probability.
     """
+
+    several: ClassVar[bool] = False
+    exclusive: ClassVar[bool] = False
+    value: ClassVar[bool] = False
 
     objective: str
     limits: list[Limit] = []
     fairness: list[Fairness] = []
     behave: list[Behaviour] = []
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether each example belongs to one class: what can be balanced, voted for, or kept as a decision."""
+        return not (self.several or self.value)
 
     @property
     def columns(self) -> list[str]:
@@ -517,6 +537,45 @@ class Framing(Strict):
     def constants(self, label: np.ndarray) -> np.ndarray:
         """Return what always giving the same answer costs, (rows, questions, answers)."""
         raise NotImplementedError
+
+    @property
+    def telling(self) -> list[int]:
+        """Labels enough to tell decisions apart by what they would cost; none of a value."""
+        return list(range(len(self.words)))
+
+    def would_cost(self, outputs: np.ndarray) -> np.ndarray:
+        """Return what decisions would cost under each of `telling`, (rows, labels): equal rows are equal decisions."""
+        columns = [self.cost(outputs, np.full(len(outputs), float(label))) for label in self.telling]
+        return np.stack(columns, axis=1) if columns else np.zeros((len(outputs), 0))
+
+    def acts(self, outputs: np.ndarray) -> np.ndarray | None:
+        """Return whether a decision between two is to act, (rows,) bool; None where there are not two."""
+        return None
+
+    def decisions(self, outputs: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return what happened and what was decided, pair by pair; of a value, in which third of the values it lies."""
+        raise NotImplementedError
+
+    def shares(self, outputs: np.ndarray) -> np.ndarray:
+        """Return the probability of each class, (rows, classes)."""
+        return outputs
+
+    def doubt(self, outputs: np.ndarray) -> np.ndarray | None:
+        """Return how doubtful each answer is, (rows,): the cost to be expected from it; None if outputs do not tell.
+
+        References
+        ----------
+        Chow, *On optimum recognition error and reject tradeoff*, IEEE Transactions on Information Theory 16 (1970).
+        """
+        return (self.would_cost(outputs) * self.shares(outputs)).sum(axis=1)
+
+    def scalar(self, columns: np.ndarray) -> np.ndarray:
+        """Return one number a row, (rows,), of outputs or events, (rows, columns): the answer, as people say it."""
+        return columns[:, 0]
+
+    def word(self, label: float) -> str:
+        """Return a label as a person would say it."""
+        return self.words[int(label)]
 
     def told(self, outputs: np.ndarray) -> dict[str, list[Any]]:
         """Return what a caller is told of the outputs, (rows, columns): fields, each with a value for every row."""
@@ -602,11 +661,23 @@ class Binary(Framing):
 
     def cost(self, outputs: np.ndarray, label: np.ndarray) -> np.ndarray:
         """Return the price of false alarms and misses, acting from the threshold on."""
-        return self._price(outputs[:, 0] >= self.costs.threshold, label)
+        return self._price(self.acts(outputs), label)
 
     def constants(self, label: np.ndarray) -> np.ndarray:
         """Return the cost of never and of always acting, (rows, 1, 2)."""
         return np.stack([self._price(np.full(len(label), act), label) for act in (False, True)], axis=1)[:, None]
+
+    def acts(self, outputs: np.ndarray) -> np.ndarray:
+        """Return whether the probability has reached the threshold."""
+        return outputs[:, 0] >= self.costs.threshold
+
+    def decisions(self, outputs: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return 1 where it happened, and 1 where it was acted upon."""
+        return label.astype(int), self.acts(outputs).astype(int)
+
+    def shares(self, outputs: np.ndarray) -> np.ndarray:
+        """Return the probability that it does not happen, and that it does."""
+        return np.hstack([1 - outputs, outputs])
 
     def _price(self, acts: np.ndarray, label: np.ndarray) -> np.ndarray:
         return self.costs.false_alarm * (acts & (label == 0)) + self.costs.missed * (~acts & (label == 1))
@@ -627,6 +698,7 @@ class CostTable(Strict):
 class Multiclass(Framing):
     """One of several things happens. A label is the position of its class; outputs are the classes' probabilities."""
 
+    exclusive: ClassVar[bool] = True
     kind: Literal["multiclass"]
     classes: list[str] = Field(min_length=2)
     costs: CostTable
@@ -671,6 +743,15 @@ class Multiclass(Framing):
         """Return the cost of each decision, always taken, (rows, 1, classes)."""
         return self.prices.T[label.astype(int)][:, None]
 
+    def decisions(self, outputs: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the names of the class that came true and of the cheapest decision."""
+        names = np.array(self.classes)
+        return names[label.astype(int)], names[self.decide(outputs)]
+
+    def scalar(self, columns: np.ndarray) -> np.ndarray:
+        """Return the share of any class but the first, which is the usual case."""
+        return 1 - columns[:, 0]
+
     def told(self, outputs: np.ndarray) -> dict[str, list[Any]]:
         """Return the probability of each class and the cheapest decision."""
         shares = [dict(zip(self.classes, row)) for row in outputs.round(7).tolist()]
@@ -691,6 +772,7 @@ class LabelCosts(Strict):
 class Multilabel(Framing):
     """Any of several things happen. A label is the sum of 2 ** position of those that did."""
 
+    several: ClassVar[bool] = True
     kind: Literal["multilabel"]
     costs: LabelCosts
 
@@ -738,6 +820,29 @@ class Multilabel(Framing):
         """Return the cost of never and of always acting on each label, (rows, labels, 2)."""
         return np.concatenate([binary.constants(y) for binary, y in zip(self.each, self.events(label).T)], axis=1)
 
+    @property
+    def telling(self) -> list[int]:
+        """None of the labels, and each alone."""
+        return [0, *(1 << i for i in range(len(self.columns)))]
+
+    def decisions(self, outputs: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return those of each label, one after the other."""
+        pairs = [one.decisions(p[:, None], y) for one, p, y in zip(self.each, outputs.T, self.events(label).T)]
+        actual, decided = (np.concatenate(part) for part in zip(*pairs))
+        return actual, decided
+
+    def doubt(self, outputs: np.ndarray) -> np.ndarray:
+        """Return the labels' mean variance."""
+        return (outputs * (1 - outputs)).mean(axis=1)
+
+    def scalar(self, columns: np.ndarray) -> np.ndarray:
+        """Return the labels' mean."""
+        return columns.mean(axis=1)
+
+    def word(self, label: float) -> str:
+        """Return the names of those that happened."""
+        return ", ".join(name for bit, name in enumerate(self.columns) if int(label) >> bit & 1) or "none"
+
     def told(self, outputs: np.ndarray) -> dict[str, list[Any]]:
         """Return the probability of each label, and the labels to act on."""
         least = np.array([binary.costs.threshold for binary in self.each])
@@ -762,6 +867,7 @@ class UnitCosts(Strict):
 class Regression(Framing):
     """How much. The label is the value, and so is the one output."""
 
+    value: ClassVar[bool] = True
     kind: Literal["regression"]
     target: str
     unit: str
@@ -806,6 +912,18 @@ class Regression(Framing):
         """Return the cost of always answering the cheapest quantile, (rows, 1, 1)."""
         best = np.full((len(label), 1), np.quantile(label, self.costs.quantile))
         return self.cost(best, label)[:, None, None]
+
+    def decisions(self, outputs: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return in which third of the true values the true and the predicted value lie."""
+        edges, names = np.quantile(label, [1 / 3, 2 / 3]), np.array(["low", "middle", "high"])
+        return names[np.digitize(label, edges)], names[np.digitize(outputs[:, 0], edges)]
+
+    def doubt(self, outputs: np.ndarray) -> None:
+        """Return None: a number has no say about its doubt."""
+
+    def word(self, label: float) -> str:
+        """Return the value and its unit."""
+        return f"{label:.4g} {self.unit}"
 
     def told(self, outputs: np.ndarray) -> dict[str, list[Any]]:
         """Return value and unit."""
@@ -979,12 +1097,21 @@ class Features(Strict):
 
 
 class Evaluate(Strict):
-    """How metrics and their intervals are computed."""
+    """How metrics and their intervals are computed.
+
+    Attributes
+    ----------
+    replicates, confidence : of the bootstrap, and of the intervals.
+    bins : of equal count, for the calibration error.
+    backtest_from : the day before which the back-test trains.
+    metrics : names of `metrics.METRICS`, in the order in which they are shown; all if none is named.
+    """
 
     replicates: int = Field(ge=20)
     confidence: float = Field(gt=0, lt=1)
     bins: int = Field(ge=2)
     backtest_from: date
+    metrics: list[str] = []
 
 
 class Combine(Strict):
@@ -1032,6 +1159,7 @@ class Config(Strict):
     missing: Missing
     evaluate: Evaluate
     select: Select
+    checks: Checks
     diagnose: Diagnose
     audit: Audit
     package: Package

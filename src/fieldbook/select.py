@@ -5,170 +5,25 @@
 # %% ../../notebooks/08_select.ipynb #092de301
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import logging
-import os
-import re
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from . import FieldbookError
-from .evaluate import intervals, score
-from .scope import Config, Framing, Limit, Select, load, replace
-from .train import read_features
+from .bootstrap import intervals, score
+from .gate import PASSED, Figures, Verdict, judge_all, limits_of, look_up, named, overall, shown
+from .scope import AnyFraming, Evaluate, Framing, Select, replace, section
+from .train import rating, read_features
 
 # %% auto #0
-__all__ = ['Figures', 'PASSED', 'FAILED', 'UNCLEAR', 'LATER', 'named', 'look_up', 'Verdict', 'judge', 'overall', 'shown',
-           'limits_of', 'choose', 'gather', 'confirm', 'main', 'open_store', 'digest', 'track', 'mlflow_run', 'lineage']
-
-# %% ../../notebooks/08_select.ipynb #79c058d9
-Figures = dict[str, Any]  # numbers, {value, low, high}, and groups of those
-
-
-def named(figures: Figures, prefix: str = "") -> dict[str, dict[str, float]]:
-    """Return value, low and high of every figure, by its dotted name; what is no figure is left out."""
-    found: dict[str, dict[str, float]] = {}
-    for name, part in figures.items():
-        if isinstance(part, dict) and not isinstance(part.get("value"), int | float):
-            found |= named(part, f"{prefix}{name}.")
-        elif isinstance(part, dict | int | float) and not isinstance(part, bool):
-            known = part if isinstance(part, dict) else {"value": part}
-            ends = {end: known["value"] if known.get(end) is None else known[end] for end in ("low", "high")}
-            found[f"{prefix}{name}"] = {"value": known["value"], **ends}
-    return found
-
-
-def look_up(metric: str, figures: Figures) -> dict[str, float]:
-    """Return value, low and high of a figure.
-
-    Raises
-    ------
-    FieldbookError
-        If there is no figure of this name; the message lists those there are.
-    """
-    known = named(figures)
-    if metric not in known:
-        raise FieldbookError(f"conf: there is no figure {metric!r}; there are {', '.join(known)}")
-    return known[metric]
-
-# %% ../../notebooks/08_select.ipynb #6d16aa1c
-PASSED, FAILED, UNCLEAR = "passed", "failed", "not enough data to say"
-LATER = "latency"  # differs from machine to machine, so what starts with it is judged by `measure`, and chooses nobody
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a figure says of a limit.
-
-    Attributes
-    ----------
-    limit : the limit.
-    state : whether the whole interval keeps the bound, the whole interval breaks it, or neither.
-    figure : value, low and high.
-    more_rows : where neither, about how many more rows would tell; None if no number would, or none is known.
-    sentence : the same for a person.
-    """
-
-    limit: Limit
-    state: Literal["passed", "failed", "not enough data to say"]
-    figure: dict[str, float]
-    more_rows: int | None
-    sentence: str
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """The verdict, ready for JSON; figure and rows stand in the sentence."""
-        return {"metric": self.limit.metric, "state": self.state, "sentence": self.sentence}
-
-
-def judge(limit: Limit, figures: Figures) -> Verdict:
-    """Hold a figure's interval against a limit.
-
-    Parameters
-    ----------
-    limit : the limit.
-    figures : of one model; `rows`, and `clusters` if there, say on how many the intervals rest.
-
-    Raises
-    ------
-    FieldbookError
-        If the limit names a figure that is not there.
-    """
-    if limit.metric in figures.get("too_few", []):
-        told = f"{limit.metric} rests on too few rows to be judged: not enough data to say"
-        return Verdict(limit, UNCLEAR, {}, None, told)
-    figure = look_up(limit.metric, figures)
-    low, value, high = (figure[end] - _bound(limit) for end in ("low", "value", "high"))  # above 0 or below?
-    worst, value, best = (low, value, high) if limit.at_least is not None else (-high, -value, -low)
-    if not np.isfinite([worst, value, best]).all():
-        return Verdict(limit, UNCLEAR, figure, None, f"{_told(limit, figure)}: {UNCLEAR}")
-    state = PASSED if worst >= 0 else FAILED if best < 0 else UNCLEAR
-    if state != UNCLEAR:
-        return Verdict(limit, state, figure, None, f"{_told(limit, figure)}: {state}")
-    more = _times(worst, value, best) - 1
-    rows = _two_digits(more * figures["rows"]) if "rows" in figures and np.isfinite(more) else None
-    ending = _ending(value, more, rows, figures.get("clusters"))
-    return Verdict(limit, state, figure, rows, f"{_told(limit, figure)}: {state}; {ending}")
-
-
-def overall(states: list[str]) -> str:
-    """Return the state of a model with these verdicts: failed if one is, else unclear if one is, else passed."""
-    return next((state for state in (FAILED, UNCLEAR) if state in states), PASSED)
-
-
-def _bound(limit: Limit) -> float:
-    return limit.at_most if limit.at_least is None else limit.at_least
-
-
-def _times(worst: float, value: float, best: float) -> float:
-    """Return how many times the data it takes until the interval, all relative to the bound, is clear of it."""
-    doubt = value - worst if value >= 0 else best - value
-    return (doubt / value) ** 2 if value else np.inf
-
-
-def _two_digits(number: float) -> int:
-    return max(int(float(f"{number:.2g}")), 1)
-
-
-def _told(limit: Limit, figure: dict[str, float]) -> str:
-    exact = figure["low"] == figure["high"] == figure["value"]
-    interval = "" if exact else f" [{shown(figure['low'], 4)}, {shown(figure['high'], 4)}]"
-    asked = "at most" if limit.at_least is None else "at least"
-    return f"{limit.metric} is {shown(figure['value'], 4)}{interval}, and {asked} {_bound(limit):,g} is asked for"
-
-
-def shown(number: float, digits: int = 3) -> str:
-    """Return a number as a person reads it: with commas, or with a few digits that matter."""
-    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.{digits}g}"
-
-
-def _ending(value: float, more: float, rows: int | None, clusters: int | None) -> str:
-    if not np.isfinite(more):
-        return "it stands on the bound, and no number of rows would tell"
-    size = f"some {rows:,} more rows" if rows else f"some {more:.2g} times as much data more"
-    size += f" ({_two_digits(more * clusters):,} more clusters)" if clusters else ""
-    return (
-        f"{size} would show that it keeps it" if value > 0 else f"it fails as a point; {size} would make that certain"
-    )
+__all__ = ['choose', 'gather', 'confirm', 'digest', 'main']
 
 # %% ../../notebooks/08_select.ipynb #4748ed78
-def limits_of(task: Framing) -> list[Limit]:
-    """Return every limit of a framing that can be judged now: its own, those on fairness, and those on behaviour."""
-    fair = [
-        Limit(metric=f"fairness.{one.metric} by {one.column}", at_least=one.at_least, at_most=one.at_most, why=one.why)
-        for one in task.fairness
-    ]
-    tests = [Limit(metric=f"behave.{test.name}", at_least=test.at_least, why=test.why) for test in task.behave]
-    return [limit for limit in (*task.limits, *fair, *tests) if not limit.metric.startswith(LATER)]
-
-
 def choose(
     task: Framing, settings: Select, figures: dict[str, Figures], replicates: dict[str, pd.DataFrame], confidence: float
 ) -> dict[str, Any]:
@@ -178,7 +33,7 @@ def choose(
     ----------
     task : the framing, with objective and limits; limits on latency are left to `measure`.
     settings : whether the lowest or the simplest is preferred where the data cannot tell.
-    figures : of each model.
+    figures : of each model; `fault` says why one cannot be served.
     replicates : bootstrap replicates by model, paired by row.
     confidence : of the interval of a difference.
 
@@ -188,14 +43,14 @@ def choose(
         If no model passes every limit; the message says for each which limit stands in the way.
     """
     limits = limits_of(task)
-    verdicts = {name: [judge(limit, found) for limit in limits] for name, found in figures.items()}
-    unmet = {name: [verdict for verdict in found if verdict.state != PASSED] for name, found in verdicts.items()}
-    value = {name: look_up(task.objective, found)["value"] for name, found in figures.items()}
+    verdicts = {name: judge_all(limits, known) for name, known in figures.items()}
+    unmet = {name: [verdict for verdict in judged if verdict.state != PASSED] for name, judged in verdicts.items()}
+    value = {name: look_up(task.objective, known)["value"] for name, known in figures.items()}
     ranked = sorted(figures, key=lambda name: (bool(unmet[name]), value[name], name))
     passed = [name for name in ranked if not unmet[name]]
     if not passed:
-        told = "; ".join(f"{name}: {unmet[name][0].sentence}" for name in ranked)
-        raise FieldbookError(f"no model passes every limit of the scope ({told}); see scope.framings in conf/problem/")
+        each = "; ".join(f"{name}: {unmet[name][0].sentence}" for name in ranked)
+        raise FieldbookError(f"no model passes every limit of the scope ({each}); see scope.framings in conf/problem/")
     lead = {name: _lead(task.objective, passed[0], name, replicates, confidence) for name in passed[1:]}
     alike = [passed[0], *(name for name, (_, low, _) in lead.items() if low <= 0)]
     simplest = min(alike, key=lambda name: _complexity(figures[name]))
@@ -209,7 +64,7 @@ def choose(
         "models": [_row(name, verdicts[name], figures[name]) for name in ranked],
     }
 
-
+# %% ../../notebooks/08_select.ipynb #25f30c27
 def _lead(
     objective: str, best: str, other: str, replicates: dict[str, pd.DataFrame], confidence: float
 ) -> tuple[float, float, float]:
@@ -218,14 +73,14 @@ def _lead(
     low, high = np.quantile(lead, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(lead.mean()), float(low), float(high)
 
-
+# %% ../../notebooks/08_select.ipynb #458c7e00
 def _complexity(figures: Figures) -> tuple[float, float]:
     """Return what sorts models from the simplest on: as people rated them, then by size; what is unknown comes last."""
     known = named(figures)
     rating, size = (known.get(name, {"value": None})["value"] for name in ("interpretability", "size_kib"))
     return -(rating or 0), np.inf if size is None else size
 
-
+# %% ../../notebooks/08_select.ipynb #d3289ab4
 def _row(name: str, verdicts: list[Verdict], figures: Figures) -> dict[str, Any]:
     states = [verdict.state for verdict in verdicts]
     return {
@@ -237,7 +92,7 @@ def _row(name: str, verdicts: list[Verdict], figures: Figures) -> dict[str, Any]
         **figures,
     }
 
-
+# %% ../../notebooks/08_select.ipynb #49a1b412
 def _why(
     objective: str, champion: str, passed: list[str], lead: dict[str, tuple[float, float, float]], confidence: float
 ) -> str:
@@ -252,75 +107,40 @@ def _why(
     return f"{lowest} than {champion}, {by}; {champion} is simpler, and chosen (select.prefer)"
 
 # %% ../../notebooks/08_select.ipynb #a2b01bb3
-def gather(name: str, settings: Select, data: Path = Path("data")) -> Figures:
-    """Return all figures of a model: its metrics, and what other stages, as far as they are there, put beside them."""
-    figures = json.loads((data / "evaluation" / name / "metrics.json").read_text())
-    graph, report = data / "graphs" / name / "model.onnx", data / "diagnosis" / name / "report.json"
-    if graph.exists():
-        figures["size_kib"] = round(graph.stat().st_size / 1024, 1)
-    if name in settings.interpretability:
-        figures["interpretability"] = settings.interpretability[name]
-    return figures | (_diagnosed(json.loads(report.read_text())) if report.exists() else {})
+def gather(name: str, rated: int | None, folder: Path = Path("data/evaluation")) -> Figures:
+    """Return all figures of a model.
+
+    Parameters
+    ----------
+    name : of the model.
+    rated : its interpretability, if anyone has said.
+    folder : what `evaluate` left.
+    """
+    record = json.loads((folder / name / "checks.json").read_text())
+    graph = {"size_kib": record["graph"]["size_kib"], "fault": record["graph"]["fault"], "interpretability": rated}
+    figures = json.loads((folder / name / "metrics.json").read_text())
+    return {**figures, **{key: value for key, value in graph.items() if value is not None}, **_checked(record)}
 
 
-def _diagnosed(report: dict[str, Any]) -> Figures:
-    """Return the figures of a diagnosis that limits may name; `too_few` lists those that rest on too few rows."""
+def _checked(record: dict[str, Any]) -> Figures:
+    """Return the figures of checks that limits may name; `too_few` lists those that rest on too few rows."""
     groups = {
-        "fairness": {f"{row['metric']} by {row['column']}": row["figure"] for row in report["fairness"]},
-        "slice": {row["slice"]: row["loss"] for row in report["slices"]["given"]},
-        "behave": {row["name"]: row["share"] for row in report["behave"]},
+        "fairness": {f"{row['metric']} by {row['column']}": row["figure"] for row in record["fairness"]},
+        "slice": {row["slice"]: row["loss"] for row in record["slices"]},
+        "behave": {row["name"]: row["share"] for row in record["behave"]},
     }
     short = lambda figure: figure is None or figure["value"] is None
-    too_few = [f"{group}.{name}" for group, found in groups.items() for name, figure in found.items() if short(figure)]
-    kept = {group: {k: v for k, v in found.items() if not short(v)} for group, found in groups.items()}
-    gaps = [figure for name, figure in kept["fairness"].items() if "difference" in name]
-    return {**kept, "too_few": too_few} | ({"fairness": {**kept["fairness"], "gap": gaps[0]}} if gaps else {})
+    too_few = [f"{group}.{name}" for group, part in groups.items() for name, figure in part.items() if short(figure)]
+    enough = {group: {k: v for k, v in part.items() if not short(v)} for group, part in groups.items()}
+    gaps = [figure for name, figure in enough["fairness"].items() if "difference" in name]
+    return {**enough, "too_few": too_few} | ({"fairness": {**enough["fairness"], "gap": gaps[0]}} if gaps else {})
 
 # %% ../../notebooks/08_select.ipynb #c9510ed0
-def confirm(name: str, config: Config, model: Any) -> dict[str, Any]:
-    """Return the champion's name, its settings, and its figures on the test split."""
+def confirm(model: Any, task: Framing, settings: Evaluate, seed: int) -> Figures:
+    """Return a model's figures on the test split."""
     table, numeric, categorical = read_features("test")
-    scores, replicates = score(model, table, numeric + categorical, config)
-    figures = {"rows": len(scores.label), **intervals(scores, replicates, config.evaluate.confidence)}
-    return {"model": name, "settings": config.model[name], "seed": config.seed, "test": figures}
-
-
-def main() -> None:
-    """Stage `select`: data/evaluation -> data/selection/{leaderboard.json, champion/}."""
-    import joblib
-
-    config = load()
-    folder = Path("data/evaluation")
-    figures = {name: gather(name, config.select) for name in config.models}
-    replicates = {name: pd.read_parquet(folder / name / "replicates.parquet") for name in config.models}
-    chosen = choose(config.task, config.select, figures, replicates, config.evaluate.confidence)
-    source = Path("data/models") / chosen["champion"] / "model.joblib"
-    choice = confirm(chosen["champion"], config, joblib.load(source))
-    choice["validation"] = json.loads((folder / chosen["champion"] / "metrics.json").read_text())
-    choice["verdicts"] = next(
-        row["verdicts"] for row in chosen["models"] if row["passed"] and row["model"] == chosen["champion"]
-    )
-    target = Path("data/selection")
-    (target / "champion").mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target / "champion" / "model.joblib")
-    shutil.copyfile(Path("data/diagnosis") / chosen["champion"] / "report.json", target / "champion" / "diagnosis.json")
-    replace(target / "champion" / "choice.json", json.dumps(choice, indent=2) + "\n")
-    replace(target / "leaderboard.json", json.dumps(chosen, indent=2) + "\n")
-
-# %% ../../notebooks/08_select.ipynb #aed32fac
-def open_store(project: Path) -> str:
-    """Return the URI of the project's MLflow store, which is created if it is not there."""
-    from filelock import FileLock
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    store, artifacts = project / "mlflow.db", project / "mlruns"
-    with FileLock(f"{store}.lock"):
-        if not store.exists():
-            draft = store.with_suffix(".draft")
-            draft.unlink(missing_ok=True)
-            SqlAlchemyStore(f"sqlite:///{draft}", artifacts.as_uri()).engine.dispose()
-            os.replace(draft, store)
-    return f"sqlite:///{store}"
+    scores, replicates = score(model, table, numeric + categorical, task, settings, seed)
+    return {"rows": len(scores.label), **intervals(scores, replicates, settings.confidence)}
 
 
 def digest(*parts: Path | str) -> str:
@@ -330,120 +150,25 @@ def digest(*parts: Path | str) -> str:
         total.update(hashlib.sha256(part.read_bytes() if isinstance(part, Path) else part.encode()).digest())
     return total.hexdigest()[:16]
 
-# %% ../../notebooks/08_select.ipynb #8e69f5bd
-def track() -> None:
-    """Stage `track`: one MLflow run a model, aliases for champion and challenger -> data/tracking.json."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    import mlflow
-    from filelock import FileLock
-
-    logging.getLogger("mlflow").setLevel(logging.ERROR)  # it warns of pickles, which nobody serves from here
-    config = load()
-    project = Path(os.environ.get("DVC_ROOT", ".")).resolve()  # the parent repository, even in a temporary workspace
-    mlflow.set_tracking_uri(open_store(project))
-    title = config.problem["_target_"].rpartition(".")[2].lower()
-    mlflow.set_experiment(title)
-    with FileLock(project / "mlflow.db.track"):  # two experiments at once must not both log the same model
-        runs = {name: _record(name, config) for name in config.models}
-    manifest = json.loads(Path("data/champion/manifest.json").read_text())
-    mlflow.MlflowClient().set_tag(
-        mlflow_run("digest", runs[manifest["model"]]).info.run_id, "lineage", manifest["lineage"]["id"]
-    )
-    chosen = json.loads(Path("data/selection/leaderboard.json").read_text())
-    aliases = {alias: chosen[alias] for alias in ("champion", "challenger") if chosen[alias]}
-    client = mlflow.MlflowClient()
-    at_home = Path.cwd().resolve() == project  # an experiment in a temporary workspace is recorded, and promotes nobody
-    for alias in ("champion", "challenger") if at_home else ():
-        if alias in aliases:
-            client.set_registered_model_alias(title, alias, _version(client, title, runs[aliases[alias]]))
-        elif client.search_registered_models(f"name = '{title}'"):
-            client.delete_registered_model_alias(title, alias)
-    receipt = {"experiment": title, "aliases": aliases, "digests": runs}  # no run ids: they differ on every machine
-    replace(Path("data/tracking.json"), json.dumps(receipt, indent=2) + "\n")
-
-
-def _record(name: str, config: Config) -> str:
-    """Log one model unless a run of the same digest exists; return the digest."""
+# %% ../../notebooks/08_select.ipynb #df2abe53
+def main() -> None:
+    """Stage `select`: data/evaluation -> data/selection/{leaderboard.json, champion/}."""
     import joblib
-    import mlflow
 
-    evaluation, model = Path("data/evaluation") / name, Path("data/models") / name / "model.joblib"
-    data = digest(Path("data/features/features.parquet"))
-    settings = json.dumps(config.model[name], sort_keys=True)
-    name_of_run = digest(settings, data, evaluation / "metrics.json", model)
-    if mlflow_run("digest", name_of_run):
-        return name_of_run
-    with mlflow.start_run(run_name=name, tags={"digest": name_of_run, "data": data, "model": name, **_origin()}):
-        mlflow.log_params(_flat({"seed": config.seed, **config.model[name]}))
-        figures = json.loads((evaluation / "metrics.json").read_text())
-        mlflow.log_metrics(_flat({key: value for key, value in figures.items()}))
-        for path in sorted(evaluation.glob("*.csv")):
-            if path.stem != "confusion":
-                mlflow.log_artifact(str(path), "curves")
-        logged = mlflow.sklearn.log_model(
-            joblib.load(model), name="model", serialization_format="cloudpickle", pip_requirements=["scikit-learn"]
-        )
-        mlflow.set_tag("source", logged.model_uri)
-    return name_of_run
-
-
-def _origin() -> dict[str, str]:
-    """Return the git commit as a tag, where there is one."""
-    import subprocess
-
-    found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
-    return {"commit": found.stdout.strip()} if found.returncode == 0 else {}
-
-
-def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
-
-def _version(client: Any, title: str, name_of_run: str) -> str:
-    """Return the registry version of a run's model, registered if it is not yet."""
-    from mlflow.exceptions import MlflowException
-
-    run = mlflow_run("digest", name_of_run)
-    known = client.search_model_versions(f"run_id = '{run.info.run_id}'")
-    if known:
-        return known[0].version
-    with contextlib.suppress(MlflowException):  # it is there already
-        client.create_registered_model(title)
-    return client.create_model_version(title, run.data.tags["source"], run.info.run_id).version
-
-
-def mlflow_run(tag: str, value: str) -> Any:
-    """Return the latest MLflow run with this tag, or None."""
-    import mlflow
-
-    found = mlflow.search_runs(
-        search_all_experiments=True, filter_string=f"tags.{tag} = '{value}'", output_format="list"
-    )
-    return found[0] if found else None
-
-# %% ../../notebooks/08_select.ipynb #3b715b5e
-def lineage(identity: str, project: Path = Path(".")) -> dict[str, Any]:
-    """Return where the model with this lineage id came from: commit, MLflow run, data digest, settings and figures.
-
-    Raises
-    ------
-    FieldbookError
-        If it is no such id, or the project's record does not know it.
-    """
-    if not re.fullmatch("[0-9a-f]{16}", identity):
-        raise FieldbookError(
-            f"{identity!r} is no lineage id: it has 16 hexadecimal digits, as `lineage` in the log has"
-        )
-    import mlflow
-
-    mlflow.set_tracking_uri(open_store(project.resolve()))
-    run = mlflow_run("lineage", identity)
-    if run is None:
-        raise FieldbookError(
-            f"no run of this project's MLflow store has the lineage id {identity!r}: was it made elsewhere?"
-        )
-    tags = {name: run.data.tags.get(name, "") for name in ("model", "commit", "data", "digest")}
-    return {**tags, "run": run.info.run_id, "settings": run.data.params, "figures": run.data.metrics}
+    task, settings, seed = section("task", AnyFraming), section("evaluate", Evaluate), section("seed", int)
+    models = {name: section(f"model/{name}", dict[str, Any]) for name in section("models", list[str])}
+    figures = {name: gather(name, rating(name, described)) for name, described in models.items()}
+    replicates = {name: pd.read_parquet(f"data/evaluation/{name}/replicates.parquet") for name in models}
+    chosen = choose(task, section("select", Select), figures, replicates, settings.confidence)
+    name, target = chosen["champion"], Path("data/selection/champion")
+    described = {key: value for key, value in models[name].items() if key != "interpretability"}  # it makes no model
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for source in (f"models/{name}/model.joblib", f"graphs/{name}/model.onnx", f"evaluation/{name}/checks.json"):
+        shutil.copyfile(Path("data") / source, target / Path(source).name)
+    choice = {"model": name, "settings": described, "seed": seed}
+    choice["test"] = confirm(joblib.load(target / "model.joblib"), task, settings, seed)
+    choice["validation"] = json.loads(Path(f"data/evaluation/{name}/metrics.json").read_text())
+    choice["verdicts"] = next(row["verdicts"] for row in chosen["models"] if row["model"] == name)
+    replace(target / "choice.json", json.dumps(choice, indent=2) + "\n")
+    replace(Path("data/selection/leaderboard.json"), json.dumps(chosen, indent=2) + "\n")

@@ -5,443 +5,24 @@
 # %% ../../notebooks/06_train.ipynb #01b3f937
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
-from sklearn.compose import ColumnTransformer
-from sklearn.ensemble import StackingClassifier
-from sklearn.impute import SimpleImputer
-from sklearn.multioutput import MultiOutputClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
-from sklearn.utils.validation import check_is_fitted
 
 from . import FieldbookError
-from .features import usable
-from .sample import correct_prior, draw, prepare, prior, take_rows
-from .scope import Config, Framing, load
+from .sample import draw, prepare, take_rows
+from .scope import SETTINGS, AnyFraming, Framing, Sample, section
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 # %% auto #0
-__all__ = ['KEYS', 'tabular', 'Rule', 'RuleRegressor', 'EmbeddingNetwork', 'EmbeddingRegressor', 'build_network', 'Stack',
-           'PriorCorrected', 'build_model', 'fit', 'learn', 'parts', 'predict', 'read_features', 'main']
-
-# %% ../../notebooks/06_train.ipynb #bded221a
-def tabular(
-    estimator: BaseEstimator,
-    numeric: list[str],
-    categorical: list[str],
-    numbers: Literal["keep", "fill", "scale"] = "keep",
-    categories: Literal["onehot", "ordinal", "drop"] = "onehot",
-    only: list[str] | None = None,
-    multilabel: bool = False,
-    most_values: int = 500,
-) -> Pipeline:
-    """Return a pipeline of preprocessing and estimator over the table of features.
-
-    Parameters
-    ----------
-    estimator : a scikit-learn classifier or regressor.
-    numeric, categorical : names of the features, in the order of the table's columns.
-    numbers : `keep` passes numbers through, missing ones as NaN; `fill` puts the median there; `scale` does, too, and
-        standardizes.
-    categories : how strings become numbers.
-    only : use these features and no others.
-    multilabel : fit an estimator for each label, unless this one takes several.
-    most_values : `onehot` makes a column of each value; a feature with more values than this is refused.
-
-    Raises
-    ------
-    FieldbookError
-        If a setting is not one of the words above, or `only` names a feature that there is not.
-    """
-    names = numeric + categorical
-    unknown = [name for name in only or [] if name not in names]
-    if unknown:
-        raise FieldbookError(f"model: only names {unknown}; the features are {', '.join(names)}")
-    encoders = {
-        "onehot": OneHotEncoder(handle_unknown="ignore", sparse_output=False, dtype=np.float32),
-        "ordinal": OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, dtype=np.float32),
-        "drop": "drop",
-    }
-    fill = SimpleImputer(strategy="median")
-    steps = {"keep": "passthrough", "fill": fill, "scale": make_pipeline(fill, StandardScaler())}
-    if numbers not in steps or categories not in encoders:
-        raise FieldbookError(f"model: numbers must be one of {list(steps)}, categories one of {list(encoders)}")
-    # positions, not names: the ONNX graph takes one matrix of numbers and one of strings
-    chosen = [i for i, name in enumerate(names) if only is None or name in only]
-    words = [i for i in chosen if i >= len(numeric)]
-    embeds = "embedded" in estimator.get_params()
-    if embeds:
-        estimator.set_params(embedded=len(words) if categories == "ordinal" else 0)
-    most = most_values if categories == "onehot" else None
-    # which columns hold more than one value is learnt by `fit`, on training rows; a network counts its words beforehand
-    columns = ColumnTransformer(
-        [
-            ("numbers", steps[numbers], partial(usable, among=[i for i in chosen if i < len(numeric)])),
-            ("categories", encoders[categories], words if embeds else partial(usable, among=words, most_values=most)),
-        ]
-    )
-    if multilabel and not getattr(estimator, "several", False):
-        estimator = MultiOutputClassifier(estimator)
-    return Pipeline([("columns", columns), ("estimator", estimator)])
-
-# %% ../../notebooks/06_train.ipynb #ee937910
-class _Table(BaseEstimator):
-    """What was seen in training below a threshold of one number, from it on, and where it is missing."""
-
-    several = True
-
-    def __init__(self, threshold: float = 0.0) -> None:
-        self.threshold = threshold
-
-    def _learn(self, X: np.ndarray, events: np.ndarray) -> None:
-        """Set `rates_`, (3, outputs), from X (rows, 1) and the events (rows, outputs)."""
-        X = np.asarray(X)
-        if X.shape[1] != 1:
-            raise FieldbookError(f"model: Rule looks at one number and got {X.shape[1]}; name it under `only`")
-        side = self._side(X)
-        self.rates_ = np.array(
-            [events[(side == i) if (side == i).any() else slice(None)].mean(axis=0) for i in range(3)]
-        )
-
-    def _side(self, X: np.ndarray) -> np.ndarray:
-        number = np.asarray(X)[:, 0]
-        return np.where(np.isnan(number), 2, (number >= self.threshold).astype(int))
-
-
-class Rule(ClassifierMixin, _Table):
-    """A rule of thumb on one number, for classes, or for several labels.
-
-    Parameters
-    ----------
-    threshold : where the two sides meet, in the unit of the number.
-
-    Attributes
-    ----------
-    rates_ : (3, outputs) share of each class or label below, from the threshold on, and missing.
-    """
-
-    def fit(self, X: np.ndarray, y: np.ndarray) -> Rule:
-        """Learn the rates from X (rows, 1) and y: classes (rows,), or labels of 0 and 1 (rows, labels)."""
-        y = np.asarray(y)
-        self.classes_ = np.unique(y)
-        self._learn(X, y if y.ndim == 2 else (y[:, None] == self.classes_).astype(float))
-        return self
-
-    def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """Return (rows, outputs) probabilities."""
-        check_is_fitted(self)
-        return self.rates_[self._side(X)]
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return the more probable class, (rows,)."""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
-
-
-class RuleRegressor(RegressorMixin, _Table):
-    """The same for a value: the mean seen in training."""
-
-    def fit(self, X: np.ndarray, y: np.ndarray) -> RuleRegressor:
-        """Learn the means from X (rows, 1) and y (rows,)."""
-        self._learn(X, np.asarray(y, dtype=float)[:, None])
-        return self
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return the mean of the side, (rows,)."""
-        check_is_fitted(self)
-        return self.rates_[self._side(X), 0]
-
-# %% ../../notebooks/06_train.ipynb #379895a6
-class _Network(BaseEstimator):
-    """A feed-forward network with embedded categories.
-
-    Parameters
-    ----------
-    embedded : how many of the last columns are category codes from -1 (unknown); `tabular` sets it.
-    width : units of each of the two hidden layers.
-    dropout : share of units left out in training.
-    learning_rate, weight_decay : of AdamW.
-    batch_size : rows of a step.
-    epochs : at most so many passes.
-    patience : epochs without improvement before training stops.
-    random_state : seed of weights, batches and dropout.
-
-    Attributes
-    ----------
-    weights_ : the fitted weights as arrays, by name.
-    history_ : loss on the held-out rows by epoch.
-    """
-
-    several = True
-
-    def __init__(
-        self,
-        embedded: int = 0,
-        width: int = 64,
-        dropout: float = 0.1,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 1e-4,
-        batch_size: int = 1024,
-        epochs: int = 10,
-        patience: int = 2,
-        random_state: int = 0,
-    ) -> None:
-        self.embedded, self.width, self.dropout = embedded, width, dropout
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        self.batch_size, self.epochs, self.patience, self.random_state = batch_size, epochs, patience, random_state
-
-    def _learn(self, X: np.ndarray, events: np.ndarray, head: str) -> None:
-        """Fit on X (rows, columns), rows in the order of time, and the events (rows, outputs), all seen by one head."""
-        import torch
-
-        X, y = np.asarray(X, dtype=np.float32), np.asarray(events, dtype=np.float32)
-        if len(X) < 20:
-            raise FieldbookError(f"model: EmbeddingNetwork needs 20 rows to train and stop on, and got {len(X)}")
-        self.head_, self.shift_, self.scale_ = head, 0.0, 1.0
-        if head == "value":  # weights begin near zero, and so should what they have to reach
-            self.shift_, self.scale_ = float(y.mean()), float(y.std()) or 1.0
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # sums come out in one order, whatever the machine
-        try:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.random_state)
-                self._fit(X, y, "cuda" if torch.cuda.is_available() else "cpu")
-        finally:
-            torch.set_num_threads(threads)
-
-    def _fit(self, X: np.ndarray, y: np.ndarray, device: str) -> None:
-        import torch
-
-        numbers = X.shape[1] - self.embedded
-        self.sizes_ = [numbers, [int(X[:, i].max()) + 2 for i in range(numbers, X.shape[1])]]
-        network = self._build(y.shape[1]).to(device)
-        optimizer = torch.optim.AdamW(network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
-        inputs, target = torch.from_numpy(X).to(device), torch.from_numpy((y - self.shift_) / self.scale_).to(device)
-        cut, best, self.history_ = int(len(X) * 0.9), None, []
-        for _ in range(self.epochs):
-            _one_epoch(network, optimizer, inputs[:cut], target[:cut], self.batch_size)
-            self.history_.append(_held_out_loss(network, inputs[cut:], target[cut:]))
-            if self.history_[-1] == min(self.history_):
-                best = copy.deepcopy(network.state_dict())
-            elif len(self.history_) - int(np.argmin(self.history_)) > self.patience:
-                break
-        self.weights_ = {name: tensor.cpu().numpy() for name, tensor in best.items()}
-
-    def _build(self, outputs: int):
-        return build_network(*self.sizes_, self.width, self.dropout, self.head_, outputs, self.shift_, self.scale_)
-
-    def module(self):
-        """Return the fitted `torch.nn.Module`; it maps (rows, columns) float32 to outputs, (rows, outputs)."""
-        import torch
-
-        check_is_fitted(self)
-        network = self._build(len(next(reversed(self.weights_.values()))))
-        network.load_state_dict({name: torch.from_numpy(values) for name, values in self.weights_.items()})
-        return network.eval()
-
-    def _outputs(self, X: np.ndarray) -> np.ndarray:
-        import torch
-
-        network = self.module()
-        with torch.no_grad():
-            return network(torch.from_numpy(np.asarray(X, dtype=np.float32))).numpy().astype(float)
-
-
-class EmbeddingNetwork(ClassifierMixin, _Network):
-    """The network for classes, or for several labels."""
-
-    def fit(self, X: np.ndarray, y: np.ndarray) -> EmbeddingNetwork:
-        """Fit on X (rows, columns), rows in the order of time, and y: classes (rows,), or labels (rows, labels)."""
-        y = np.asarray(y)
-        self.classes_ = np.unique(y)
-        if y.ndim == 2:
-            self._learn(X, y, "labels")
-        elif len(self.classes_) == 2:
-            self._learn(X, y[:, None] == self.classes_[1:], "binary")
-        else:
-            self._learn(X, y[:, None] == self.classes_, "classes")
-        return self
-
-    def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """Return probabilities, (rows, classes) or (rows, labels)."""
-        return self._outputs(X)
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return the more probable class, (rows,)."""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
-
-
-class EmbeddingRegressor(RegressorMixin, _Network):
-    """The network for a value."""
-
-    def fit(self, X: np.ndarray, y: np.ndarray) -> EmbeddingRegressor:
-        """Fit on X (rows, columns), rows in the order of time, and y (rows,)."""
-        self._learn(X, np.asarray(y)[:, None], "value")
-        return self
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return the expected value, (rows,)."""
-        return self._outputs(X)[:, 0]
-
-# %% ../../notebooks/06_train.ipynb #69a07458
-def build_network(
-    numbers: int, sizes: list[int], width: int, dropout: float, head: str, outputs: int, shift: float, scale: float
-):
-    """Return the `torch.nn.Module` of the networks above.
-
-    Parameters
-    ----------
-    numbers : how many numeric columns come first.
-    sizes : rows of each embedding table, the unknown included.
-    width, dropout : of the hidden layers.
-    head : `binary`, `classes`, `labels` or `value`: what the last layer means.
-    outputs : its width.
-    shift, scale : a value is predicted as `shift + scale * output`.
-    """
-    import torch
-    from torch import nn
-
-    class Network(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            widths = [min(16, (size + 1) // 2) for size in sizes]
-            self.tables = nn.ModuleList(nn.Embedding(n, k, padding_idx=0) for n, k in zip(sizes, widths))
-            self.layers = nn.Sequential(
-                nn.Linear(numbers + sum(widths), width),
-                nn.ReLU(),
-                nn.Dropout(dropout),
-                nn.Linear(width, width),
-                nn.ReLU(),
-                nn.Dropout(dropout),
-                nn.Linear(width, outputs),
-            )
-
-        def raw(self, X: torch.Tensor) -> torch.Tensor:
-            codes = (X[:, numbers:] + 1).long()
-            vectors = [table(codes[:, i]) for i, table in enumerate(self.tables)]
-            return self.layers(torch.cat([X[:, :numbers], *vectors], dim=1))
-
-        def loss(self, X: torch.Tensor, events: torch.Tensor) -> torch.Tensor:
-            if head == "value":
-                return nn.functional.mse_loss(self.raw(X), events)
-            if head == "classes":
-                return nn.functional.cross_entropy(self.raw(X), events)
-            return nn.functional.binary_cross_entropy_with_logits(self.raw(X), events)
-
-        def forward(self, X: torch.Tensor) -> torch.Tensor:
-            raw = self.raw(X)
-            if head == "value":
-                return raw * scale + shift
-            if head == "classes":
-                return torch.softmax(raw, dim=1)
-            positive = torch.sigmoid(raw)
-            return torch.cat([1 - positive, positive], dim=1) if head == "binary" else positive
-
-    return Network()
-
-
-def _one_epoch(network, optimizer, inputs, events, batch_size: int) -> None:
-    import torch
-
-    network.train()
-    for rows in torch.randperm(len(inputs)).to(inputs.device).split(batch_size):
-        loss = network.loss(inputs[rows], events[rows])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-
-def _held_out_loss(network, inputs, events) -> float:
-    import torch
-
-    network.eval()
-    with torch.no_grad():
-        return float(network.loss(inputs, events))
-
-# %% ../../notebooks/06_train.ipynb #08e5a002
-class Stack(ClassifierMixin, BaseEstimator):
-    """Members and a combiner, which learns from what the members say of rows later than those they learnt from.
-
-    Parameters
-    ----------
-    estimators : pairs of a name and a classifier.
-    final_estimator : the combiner; it takes the members' probabilities.
-    share : of the rows, the earliest, that the members learn from before the combiner does.
-
-    Attributes
-    ----------
-    stack_ : the fitted `sklearn.ensemble.StackingClassifier`.
-
-    References
-    ----------
-    Wolpert, *Stacked generalization*, Neural Networks 5 (1992).
-    """
-
-    def __init__(self, estimators: list[tuple[str, Any]], final_estimator: Any, share: float = 0.75) -> None:
-        self.estimators, self.final_estimator, self.share = estimators, final_estimator, share
-
-    def fit(self, X: np.ndarray, y: np.ndarray) -> Stack:
-        """Fit on X (rows, columns), rows in the order of time, and y (rows,)."""
-        if not 0 < self.share < 1:
-            raise FieldbookError(f"model: Stack: share must lie between 0 and 1, and is {self.share}")
-        cut = int(len(X) * self.share)
-        early = [(name, clone(member).fit(X[:cut], y[:cut])) for name, member in self.estimators]
-        self.stack_ = StackingClassifier(early, clone(self.final_estimator), cv="prefit").fit(X[cut:], y[cut:])
-        whole = [(name, clone(member).fit(X, y)) for name, member in self.estimators]
-        self.stack_.estimators, self.stack_.named_estimators_ = whole, dict(whole)
-        self.stack_.estimators_ = [member for _, member in whole]
-        self.classes_ = self.stack_.classes_
-        return self
-
-    def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """Return (rows, classes) probabilities."""
-        check_is_fitted(self)
-        return self.stack_.predict_proba(X)
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return the most probable class, (rows,)."""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
-
-# %% ../../notebooks/06_train.ipynb #7347182b
-class PriorCorrected(ClassifierMixin, BaseEstimator):
-    """A fitted classifier whose probabilities are taken back from the shares it was fitted on to the true ones.
-
-    Parameters
-    ----------
-    estimator : the fitted classifier.
-    fitted_on, true : (classes,) share of each class, as weighed in training, and as it is.
-    """
-
-    def __init__(self, estimator: BaseEstimator, fitted_on: list[float], true: list[float]) -> None:
-        self.estimator, self.fitted_on, self.true = estimator, fitted_on, true
-
-    @property
-    def classes_(self) -> np.ndarray:
-        """The classes of the estimator."""
-        return self.estimator.classes_
-
-    def fit(self, X: np.ndarray, y: np.ndarray) -> PriorCorrected:
-        """Fit the estimator again."""
-        self.estimator.fit(X, y)
-        return self
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return True
-
-    def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """Return (rows, classes) probabilities."""
-        return correct_prior(self.estimator.predict_proba(X), np.array(self.fitted_on), np.array(self.true))
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return the more probable class, (rows,)."""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+__all__ = ['KEYS', 'build_model', 'rating', 'fit', 'parts', 'predict', 'Recipe', 'learn', 'read_features', 'read_recipe', 'main']
 
 # %% ../../notebooks/06_train.ipynb #edf3788c
 def build_model(
@@ -466,13 +47,14 @@ def build_model(
         cause = error.__cause__ or error
         raise FieldbookError(f"conf: model.{name}: {' '.join(str(cause).split())}") from None
 
-
+# %% ../../notebooks/06_train.ipynb #38f5c55e
 def _for_task(name: str, settings: dict[str, Any], task: Framing) -> dict[str, Any]:
-    """Return the settings with the estimator that the framing needs."""
-    chosen = {key: value for key, value in settings.items() if key != "regressor"}
-    if task.kind == "multilabel":
+    """Return the settings with the estimator that the framing needs, and without what is no part of the pipeline."""
+    rating(name, settings)
+    chosen = {key: value for key, value in settings.items() if key not in ("regressor", "interpretability")}
+    if task.several:
         return {**chosen, "multilabel": True}
-    if task.kind != "regression":
+    if not task.value:
         return chosen
     regressor = settings.get("regressor")
     if regressor is None:
@@ -483,12 +65,28 @@ def _for_task(name: str, settings: dict[str, Any], task: Framing) -> dict[str, A
     same = {**settings["estimator"], "_target_": regressor} if isinstance(regressor, str) else regressor
     return {**chosen, "estimator": same}
 
+# %% ../../notebooks/06_train.ipynb #284992b5
+def rating(name: str, settings: dict[str, Any]) -> int | None:
+    """Return a model's `interpretability`, from 1, nobody can say why, to 5, a person can follow it by hand; or None.
 
+    Raises
+    ------
+    FieldbookError
+        If it is no such number; the message names the model.
+    """
+    rated = settings.get("interpretability")
+    if rated is not None and rated not in (1, 2, 3, 4, 5):
+        raise FieldbookError(
+            f"conf: model.{name}.interpretability: it is a whole number from 1 to 5, and not {rated!r}"
+        )
+    return rated
+
+# %% ../../notebooks/06_train.ipynb #34bb08cf
 def fit(name: str, model: Pipeline, table: pd.DataFrame, names: list[str], task: Framing) -> Pipeline:
     """Fit the model on the labelled rows of a feature table, in the order of time.
 
     Linear algebra runs on one thread, so that sums are added up in one order and the weights come out the same to the
-    bit on one core or many. A column `weight` is how much each row counts.
+    bit on one core or many. A column `sample_weight` is how much each row counts.
 
     Raises
     ------
@@ -505,43 +103,7 @@ def fit(name: str, model: Pipeline, table: pd.DataFrame, names: list[str], task:
     except (TypeError, ValueError) as error:  # scikit-learn checks settings here, not when it is built
         raise FieldbookError(f"conf: model.{name}: {' '.join(str(error).split())}") from None
 
-
-def learn(
-    name: str,
-    settings: dict[str, Any],
-    table: pd.DataFrame,
-    numeric: list[str],
-    categorical: list[str],
-    config: Config,
-    task: Framing | None = None,
-) -> Pipeline:
-    """Build the model that a file describes and fit it to the training rows that `sample` and the file ask for.
-
-    Parameters
-    ----------
-    name, settings : of the model.
-    table : training rows, and no others: what is drawn, repeated and weighed is done to them here.
-    numeric, categorical : names of the features.
-    config : `sample` and `seed` count.
-    task : another framing than the configured one.
-    """
-    task = task or config.task
-    asked, others = take_rows(name, settings)
-    model = build_model(name, others, numeric, categorical, task)
-    drawn = draw(table[table["label"].notna()], config.sample, config.seed)
-    rows = prepare(drawn, asked, task.kind, config.seed)
-    fit(name, model, rows, numeric + categorical, task)
-    if asked.resample != "none" or asked.weights != "none":
-        model.steps[-1] = ("estimator", _corrected(model["estimator"], rows, drawn, max(2, len(task.columns))))
-    return model
-
-
-def _corrected(estimator: BaseEstimator, rows: pd.DataFrame, drawn: pd.DataFrame, classes: int) -> PriorCorrected:
-    weights = [part["sample_weight"].to_numpy() if "sample_weight" in part else None for part in (rows, drawn)]
-    shares = [prior(part["label"].to_numpy(), classes, weight) for part, weight in zip((rows, drawn), weights)]
-    return PriorCorrected(estimator, *(share.tolist() for share in shares))
-
-
+# %% ../../notebooks/06_train.ipynb #3af9fa43
 def _without_threads(model: Pipeline) -> Pipeline:
     """Forget how many threads fitted the model: gradient boosting notes it, and its file would differ by machine."""
     for part in parts(model):
@@ -552,20 +114,63 @@ def _without_threads(model: Pipeline) -> Pipeline:
 
 def parts(model: Any) -> Iterator[Any]:
     """Yield a model and all that it is made of: steps of a pipeline, members of an ensemble, their trees."""
+    from sklearn.base import BaseEstimator
+
     yield model
     inside = vars(model).values() if isinstance(model, BaseEstimator) else model
     for each in inside if isinstance(inside, list | tuple | type({}.values())) else ():
         yield from parts(each)
 
-
+# %% ../../notebooks/06_train.ipynb #17047c37
 def predict(model: Pipeline, rows: pd.DataFrame, task: Framing) -> np.ndarray:
     """Return the outputs of a fitted model, (rows, columns of the framing): probabilities, or the value."""
-    if task.kind == "regression":
+    if task.value:
         return np.asarray(model.predict(rows), dtype=float)[:, None]
     outputs = model.predict_proba(rows)
     if isinstance(outputs, list):  # an estimator for each label
         return np.stack([each[:, 1] for each in outputs], axis=1).astype(float)
     return np.asarray(outputs, dtype=float)[:, -len(task.columns) :]
+
+# %% ../../notebooks/06_train.ipynb #795a5177
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is made, but for its rows and features.
+
+    Attributes
+    ----------
+    name, settings : of the model, as its file in `conf/model/` has them.
+    task : the framing that it answers.
+    sample : which training rows are drawn.
+    seed : of what is drawn.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    task: Framing
+    sample: Sample
+    seed: int
+
+# %% ../../notebooks/06_train.ipynb #4244bcfc
+def learn(recipe: Recipe, table: pd.DataFrame, numeric: list[str], categorical: list[str]) -> Pipeline:
+    """Build the model of a recipe and fit it to the training rows that recipe and file ask for.
+
+    Parameters
+    ----------
+    recipe : of the model.
+    table : training rows, and no others: what is drawn, repeated and weighed is done to them here.
+    numeric, categorical : names of the features.
+    """
+    name, task = recipe.name, recipe.task
+    asked, others = take_rows(name, recipe.settings)
+    model = build_model(name, others, numeric, categorical, task)
+    drawn = draw(table[table["label"].notna()], recipe.sample, recipe.seed)
+    rows = prepare(drawn, asked, task.kind, recipe.seed)
+    fit(name, model, rows, numeric + categorical, task)
+    if asked.resample != "none" or asked.weights != "none":
+        from fieldbook.prior import corrected
+
+        model.steps[-1] = ("estimator", corrected(model["estimator"], rows, drawn, max(2, len(task.columns))))
+    return model
 
 # %% ../../notebooks/06_train.ipynb #b5431feb
 KEYS = ["example_id", "as_of", "label", "label_time", "cluster", "split"]
@@ -579,16 +184,27 @@ def read_features(
     numeric = [name for name in table.select_dtypes("float32")]
     return table, numeric, [name for name in table if name not in numeric + KEYS]
 
+# %% ../../notebooks/06_train.ipynb #c158a9e1
+def read_recipe(name: str) -> Recipe:
+    """Return the recipe of a model of `conf/model/`, as the settings have it.
 
+    Raises
+    ------
+    FieldbookError
+        If there is no such model; the message names those there are.
+    """
+    known = sorted(path.stem for path in (SETTINGS / "model").glob("*.json"))
+    if known and name not in known:
+        raise FieldbookError(f"conf: there is no model {name!r}; there are {', '.join(known)}")
+    settings, task = section(f"model/{name}", dict[str, Any]), section("task", AnyFraming)
+    return Recipe(name, settings, task, section("sample", Sample), section("seed", int))
+
+# %% ../../notebooks/06_train.ipynb #5b15813a
 def main(name: str) -> None:
     """Stage `train@NAME`: data/features -> data/models/NAME/model.joblib."""
     import joblib
 
-    config = load()
-    if name not in config.model:
-        raise FieldbookError(f"conf: there is no model {name!r}; there are {', '.join(config.model)}")
-    table, numeric, categorical = read_features("train")
-    model = learn(name, config.model[name], table, numeric, categorical, config)
+    model = learn(read_recipe(name), *read_features("train"))
     target = Path("data/models") / name / "model.joblib"
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.{os.getpid()}")

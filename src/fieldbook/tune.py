@@ -5,325 +5,37 @@
 # %% ../../notebooks/08c_tune.ipynb #2dda8d6b
 from __future__ import annotations
 
-import contextlib
-import copy
 import json
 import logging
 import os
 import re
-import signal
 import sys
-import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from pydantic import TypeAdapter, ValidationError, model_validator
-from threadpoolctl import threadpool_limits
 
-import fieldbook.evaluate
-import fieldbook.train
-from . import FieldbookError
-from .evaluate import Scores, score
-from .scope import Config, Strict, check, compose, explain, replace
-from .select import digest, open_store
-from .train import learn, predict, read_features
+from . import FieldbookError, scope
+from .bootstrap import score, six_digits
+from .metrics import metrics_of
+from .scope import Evaluate, Tune, section
+from .scores import Scores
+from .select import digest
+from .space import Space, changed, current, read_space, tuned_text
+from .sweep import open_study, sweep, workers
+from .track import open_store
+from .train import Recipe, learn, predict, read_features, read_recipe
 
 if TYPE_CHECKING:
     from optuna import Study
-    from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
 # %% auto #0
-__all__ = ['Space', 'Evaluate', 'Fold', 'Dimension', 'read_space', 'changed', 'current', 'propose', 'open_study', 'sweep',
-           'workers', 'time_folds', 'trial_value', 'Record', 'tuned_text', 'gain', 'verdict', 'study_name', 'main']
-
-# %% ../../notebooks/08c_tune.ipynb #7ed1c923
-class Dimension(Strict):
-    """Where one setting is searched: a range, or a list of choices.
-
-    Attributes
-    ----------
-    choices : the values to choose from; null is one.
-    low, high : the ends of a range, both of them in it.
-    type : what the numbers of a range are.
-    log : whether factors matter rather than differences.
-    step : distance of the points of a grid that begins at `low`.
-    """
-
-    choices: list[bool | int | float | str | None] | None = None
-    low: float | None = None
-    high: float | None = None
-    type: Literal["float", "int"] = "float"
-    log: bool = False
-    step: float | None = None
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Dimension:
-        alone = self.model_fields_set == {"choices"} if self.choices is not None else None not in (self.low, self.high)
-        if not alone:
-            raise ValueError("give either choices alone, or low and high")
-        if self.choices is not None and len({json.dumps(choice) for choice in self.choices}) < max(
-            2, len(self.choices)
-        ):
-            raise ValueError("choices must be two or more, and all different")
-        if self.choices is None:
-            self._sound_range()
-        return self
-
-    def _sound_range(self) -> None:
-        if self.low >= self.high:
-            raise ValueError(f"low must be less than high, and {self.low:g} is not less than {self.high:g}")
-        if self.log and (self.low <= 0 or self.step is not None):
-            raise ValueError("log needs a low above 0, and no step")
-        if self.step is not None and not 0 < self.step <= self.high - self.low:
-            raise ValueError("step must be above 0 and fit into the range")
-        if self.type == "int" and any(value is not None and value % 1 for value in (self.low, self.high, self.step)):
-            raise ValueError("a range of type int needs whole numbers")
-
-    def distribution(self) -> BaseDistribution:
-        """Return the same as Optuna says it."""
-        from optuna import distributions
-
-        if self.choices is not None:
-            return distributions.CategoricalDistribution(self.choices)
-        if self.type == "int":
-            return distributions.IntDistribution(int(self.low), int(self.high), self.log, int(self.step or 1))
-        return distributions.FloatDistribution(self.low, self.high, self.log, self.step)
-
-    def tidy(self, value: Any) -> Any:
-        """Return a value with no more digits than a person would write, inside the range: it will stand in a file."""
-        if not isinstance(value, float) or self.choices is not None:
-            return value
-        return min(max(float(f"{value:.{4 if self.step is None else 12}g}"), self.low), self.high)
-
-
-Space = dict[str, Dimension]
-
-
-def read_space(path: Path) -> Space:
-    """Read and check a file of `conf/tune/`.
-
-    Raises
-    ------
-    FieldbookError
-        If it is not there, does not parse, is empty, or has a key that makes no sense; the message names the first.
-    """
-    import yaml
-
-    if not path.exists():
-        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "none"
-        raise FieldbookError(f"{path} is not there: it says where to search (there are files for: {known})")
-    try:
-        space = TypeAdapter(Space).validate_python(yaml.safe_load(path.read_text()) or {})
-    except yaml.YAMLError as error:
-        raise FieldbookError(f"{path}: {' '.join(str(error).split())}") from None
-    except ValidationError as error:
-        raise FieldbookError(explain(error, str(path))) from None
-    if not space:
-        raise FieldbookError(f"{path}: it names no setting to search")
-    return space
-
-# %% ../../notebooks/08c_tune.ipynb #7cfc0cda
-def _place(settings: Any, path: str) -> tuple[Any, Any]:
-    """Return the container and the key, or position, that a dotted path leads to; LookupError if it leads nowhere."""
-    *above, last = (int(part) if part.isdigit() else part for part in path.split("."))
-    for part in above:
-        settings = settings[part]
-    if not isinstance(settings, dict | list) or isinstance(settings, dict) and last not in settings:
-        raise LookupError(path)
-    settings[last]
-    return settings, last
-
-
-def changed(settings: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of a model's settings with other values at the dotted paths."""
-    settings = copy.deepcopy(settings)
-    for path, value in params.items():
-        container, key = _place(settings, path)
-        container[key] = value
-    return settings
-
-
-def current(space: Space, settings: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return what a model's settings have at the paths of the space.
-
-    Raises
-    ------
-    FieldbookError
-        If they have no such path, or a value that lies outside of the space.
-    """
-    found = {}
-    for path, dimension in space.items():
-        where = f"conf/tune/{name}.yaml: {path}"
-        try:
-            container, key = _place(settings, path)
-        except (LookupError, TypeError):
-            raise FieldbookError(f"{where}: conf/model/{name}.yaml has no such setting; write it there first") from None
-        found[path] = container[key]
-        if not _inside(dimension, found[path]):
-            raise FieldbookError(
-                f"{where}: {found[path]!r}, as the model has it now, lies outside: it is the first trial"
-            )
-    return found
-
-
-def _inside(dimension: Dimension, value: Any) -> bool:
-    if dimension.choices is not None:
-        return value in dimension.choices
-    if isinstance(value, bool) or not isinstance(value, int | float) or not dimension.low <= value <= dimension.high:
-        return False
-    step = dimension.step or (1 if dimension.type == "int" and not dimension.log else None)
-    return step is None or bool(np.isclose((value - dimension.low) / step % 1, [0, 1], atol=1e-8).any())
-
-# %% ../../notebooks/08c_tune.ipynb #013892ac
-def propose(space: Space, past: list[FrozenTrial], batch: int, seed: int) -> dict[str, Any]:
-    """Return the values of the next trial, by setting.
-
-    Parameters
-    ----------
-    space : where to search.
-    past : all trials before this one, by number, the first of them given; values of its own batch are not looked at.
-    batch : trials of a batch.
-    seed : the same seed and past give the same proposal.
-
-    Raises
-    ------
-    FieldbookError
-        If nothing is left that was not tried.
-
-    References
-    ----------
-    Bergstra et al., *Algorithms for hyper-parameter optimization*, NeurIPS 2011.
-    """
-    import optuna
-
-    distributions = {path: dimension.distribution() for path, dimension in space.items()}
-    number, tried = len(past), {_key(trial.params) for trial in past}
-    told = [trial if i < number // batch * batch else _trial(space, trial.params) for i, trial in enumerate(past)]
-    for attempt in range(1000):
-        draw = int(np.random.SeedSequence([seed, number, attempt]).generate_state(1)[0])
-        informed = attempt < 20  # then it insists on what was tried, and chance is asked instead
-        sampler = optuna.samplers.TPESampler(seed=draw) if informed else optuna.samplers.RandomSampler(seed=draw)
-        aside = optuna.create_study(sampler=sampler)
-        aside.add_trials(told)
-        params = {path: space[path].tidy(value) for path, value in aside.ask(distributions).params.items()}
-        params = {path: params[path] for path in space}
-        if _key(params) not in tried:
-            return params
-    raise FieldbookError(f"conf/tune: the space holds hardly more than the {number} sets of values already tried")
-
-
-def _key(params: dict[str, Any]) -> str:
-    return json.dumps(params, sort_keys=True)
-
-
-def _trial(space: Space, params: dict[str, Any]) -> FrozenTrial:
-    """Return a trial that has begun."""
-    import optuna
-
-    distributions = {path: space[path].distribution() for path in params}
-    return optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING, params=params, distributions=distributions)
-
-# %% ../../notebooks/08c_tune.ipynb #ca20d189
-Evaluate = Callable[[list[tuple[int, dict[str, Any]]]], Iterable[tuple[int, float]]]
-
-
-def open_study(path: Path, name: str) -> Study:
-    """Return the study of this name in an SQLite file; both are created if they are not there."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return optuna.create_study(storage=f"sqlite:///{path}", study_name=name, load_if_exists=True)
-
-
-def sweep(
-    study: Study, space: Space, first: dict[str, Any], trials: int, batch: int, seed: int, evaluate: Evaluate
-) -> Iterator[FrozenTrial]:
-    """Bring a study to so many complete trials, and yield each as it ends.
-
-    Parameters
-    ----------
-    study : new, or left at any point by a sweep with the same space, batch and seed.
-    first : values of trial 0.
-    evaluate : gets numbers and values of some trials; yields numbers and results (lower is better) in any order.
-    """
-    for start in range(0, trials, batch):
-        wanted = range(start, min(start + batch, trials))
-        past = study.get_trials()
-        while len(past) < wanted.stop:
-            params = propose(space, past, batch, seed) if past else first
-            study.add_trial(_trial(space, params))
-            past = study.get_trials()
-        todo = [(n, {path: past[n].params[path] for path in space}) for n in wanted if not past[n].state.is_finished()]
-        for number, value in evaluate(todo):
-            yield study.tell(number, value)
-
-# %% ../../notebooks/08c_tune.ipynb #c53bb717
-@contextlib.contextmanager
-def workers(jobs: int, build: Callable[[], Callable[[Any], float]]) -> Iterator[Evaluate]:
-    """Start worker processes; give the function that shares trials out among them.
-
-    Parameters
-    ----------
-    jobs : how many.
-    build : called once in each worker, and so picklable; what it returns is called with the values of a trial.
-    """
-    import multiprocessing
-
-    import joblib
-
-    context, pipes = multiprocessing.get_context("spawn"), {}
-    try:
-        for _ in range(jobs):
-            ours, theirs = context.Pipe()
-            pipes[ours] = context.Process(target=_work, args=(theirs, build, max(1, joblib.cpu_count() // jobs)))
-            pipes[ours].start()
-            theirs.close()
-        yield partial(_share, pipes)
-    finally:
-        for pipe, process in pipes.items():
-            pipe.close()
-            process.terminate()
-            process.join()
-
-
-def _work(pipe: Any, build: Callable[[], Callable[[Any], float]], threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is the leader's to handle
-    run = build()
-    with threadpool_limits(limits=threads), contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        while True:  # until the leader closes the pipe, or is gone
-            number, what = pipe.recv()
-            try:
-                pipe.send((number, run(what), None))
-            except FieldbookError as error:
-                pipe.send((number, None, f"trial {number}: {error}"))
-
-
-def _share(pipes: dict[Any, Any], todo: list[tuple[int, Any]]) -> Iterator[tuple[int, float]]:
-    from multiprocessing.connection import wait
-
-    queue, idle, busy = list(todo), list(pipes), []
-    try:
-        while queue or busy:
-            while queue and idle:
-                busy.append(idle.pop())
-                busy[-1].send(queue.pop(0))
-            for pipe in wait(busy):
-                number, value, fault = pipe.recv()
-                if fault:
-                    raise FieldbookError(fault)
-                busy.remove(pipe)
-                idle.append(pipe)
-                yield number, value
-    except (EOFError, ConnectionError):
-        raise FieldbookError(
-            "a worker died (too little memory?): start again, with fewer jobs, and it goes on"
-        ) from None
+__all__ = ['Fold', 'CODE', 'time_folds', 'trial_value', 'Record', 'gain', 'verdict', 'Search', 'study_name', 'main']
 
 # %% ../../notebooks/08c_tune.ipynb #15acc075
 Fold = tuple[pd.DataFrame, pd.DataFrame]
@@ -354,30 +66,23 @@ def time_folds(table: pd.DataFrame, folds: int) -> list[Fold]:
         raise FieldbookError(f"tune: {len(size)} clusters of training rows are too few for tune.folds = {folds}")
     return pairs
 
-
-def trial_value(
-    name: str, settings: dict[str, Any], folds: list[Fold], features: list[list[str]], config: Config
-) -> float:
-    """Return the scope's objective for a model with these settings, over the following rows of all folds.
+# %% ../../notebooks/08c_tune.ipynb #e24e1271
+def trial_value(recipe: Recipe, folds: list[Fold], features: list[list[str]], settings: Evaluate) -> float:
+    """Return the scope's objective for a model, over the following rows of all folds.
 
     Parameters
     ----------
-    name, settings : of the model, as in `conf/model/`.
+    recipe : of the model, with the settings of the trial.
     folds : from `time_folds`.
     features : names of the numeric and of the categorical features.
-    config : the objective, and what it is computed with.
+    settings : how the objective is computed.
     """
     names, outputs = sum(features, []), []
     for past, ahead in folds:
-        model = learn(name, settings, past, *features, config)
-        outputs.append(predict(model, ahead[names], config.task))
+        outputs.append(predict(learn(recipe, past, *features), ahead[names], recipe.task))
     label = np.concatenate([ahead["label"].to_numpy() for _, ahead in folds])
-    return _objective(label, np.concatenate(outputs), config)
-
-
-def _objective(label: np.ndarray, outputs: np.ndarray, config: Config) -> float:
-    value = Scores(label, outputs, config.task, config.evaluate.bins).metrics()[config.task.objective]
-    return float(f"{value:.6g}")
+    scores, objective = Scores(label, np.concatenate(outputs), recipe.task, settings.bins), recipe.task.objective
+    return six_digits(metrics_of(scores, [objective])[objective])
 
 # %% ../../notebooks/08c_tune.ipynb #ee8f725d
 class Record:
@@ -417,156 +122,151 @@ class Record:
             self.client.log_batch(info.run_id, [Metric(objective, trial.value, at, 0)], params)
             self.client.set_terminated(info.run_id)
 
-# %% ../../notebooks/08c_tune.ipynb #9bdc1d6e
-def tuned_text(text: str, name: str, new: str, params: dict[str, Any], header: str) -> str:
-    """Return a model file with other values, another name and a header.
-
-    Parameters
-    ----------
-    text : the model's file.
-    name, new : its top-level key, and what takes its place.
-    params : values by dotted path below that key.
-    header : said first, in a comment.
-    """
-    import io
-
-    from ruamel.yaml import YAML
-
-    yaml = YAML()
-    yaml.preserve_quotes, yaml.width = True, 120
-    whole = yaml.load(text)
-    for path, value in params.items():
-        container, key = _place(whole[name], path)
-        if container[key] != value:
-            before, container[key] = container[key], value
-            if not container.fa.flow_style():  # inside of {} and [] a comment would swallow what follows
-                container.yaml_add_eol_comment(f"tuned; {before} before", key)
-    stream = io.StringIO()
-    yaml.dump(whole, stream)
-    body = re.sub(rf"(?m)^{re.escape(name)}:", f"{new}:", stream.getvalue(), count=1)
-    told = [line for part in header.splitlines() for line in textwrap.wrap(part, 110)]
-    return "".join(f"# {line}\n" for line in told) + body
-
 # %% ../../notebooks/08c_tune.ipynb #8f2f1b72
-def gain(name: str, before: dict[str, Any], after: dict[str, Any], config: Config) -> tuple[float, float, float]:
+def gain(before: Recipe, after: Recipe, settings: Evaluate) -> tuple[float, float, float]:
     """Return by how much the objective falls on validation, and the ends of the interval of that difference."""
     train, *features = read_features("train")
-    held, names, objective = read_features("validation")[0], sum(features, []), config.task.objective
+    held, names, objective = read_features("validation")[0], sum(features, []), before.task.objective
+    asked = settings.model_copy(update={"metrics": [objective]})
     values, replicates = [], []
-    for settings in (before, after):
-        model = learn(name, settings, train, *features, config)
-        scores, drawn = score(model, held, names, config)
-        values.append(scores.metrics()[objective])
+    for recipe in (before, after):
+        model = learn(recipe, train, *features)
+        scores, drawn = score(model, held, names, recipe.task, asked, recipe.seed)
+        values.append(metrics_of(scores, [objective])[objective])
         replicates.append(drawn[objective])
-    tail = (1 - config.evaluate.confidence) / 2
+    tail = (1 - settings.confidence) / 2
     low, high = np.quantile(replicates[0] - replicates[1], [tail, 1 - tail])
     return values[0] - values[1], float(low), float(high)
 
 
-def verdict(found: tuple[float, float, float], config: Config) -> str:
+def verdict(gained: tuple[float, float, float], objective: str, confidence: float) -> str:
     """Return a sentence on a gain, for the header of the file."""
-    value, low, high = found
+    value, low, high = gained
     clear = "clearly better" if low > 0 else "clearly worse" if high < 0 else "not clearly better"
     moves, ends = ("falls", (low, high)) if value >= 0 else ("rises", (-high, -low))
     value, low, high = (f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.3g}" for number in (abs(value), *ends))
     return (
-        f"On validation, which the search did not see, {config.task.objective} {moves} by {value} "
-        f"({config.evaluate.confidence:.0%} interval {low} to {high}): {clear}."
+        f"On validation, which the search did not see, {objective} {moves} by {value} "
+        f"({confidence:.0%} interval {low} to {high}): {clear}."
     )
 
 # %% ../../notebooks/08c_tune.ipynb #44faadbf
-def study_name(name: str, space: Space, config: Config, data: Path) -> str:
-    """Return the digest of what a trial's value depends on: space, settings, objective, folds, data and code."""
+@dataclass(frozen=True)
+class Search:
+    """What is searched, and how a trial is judged.
+
+    Attributes
+    ----------
+    recipe : of the model as it stands.
+    space : where is searched.
+    settings : trials, batch and folds.
+    evaluate : how the objective is computed.
+    """
+
+    recipe: Recipe
+    space: Space
+    settings: Tune
+    evaluate: Evaluate
+
+    def trial(self, params: dict[str, Any]) -> Recipe:
+        """Return the recipe with other values at the dotted paths."""
+        return replace(self.recipe, settings=changed(self.recipe.settings, params))
+
+# %% ../../notebooks/08c_tune.ipynb #e82e5eb2
+CODE = ("sample", "pipeline", "rule", "network", "stack", "prior", "train", "scores", "metrics")
+
+
+def study_name(search: Search, data: Path) -> str:
+    """Return the digest of what a trial's value depends on: space, recipe, folds, data and code."""
+    recipe = search.recipe
     asked = {
-        "space": {path: dimension.model_dump() for path, dimension in space.items()},
-        "model": config.model[name],
-        **config.model_dump(mode="json", include={"seed", "scope"}),
-        **config.tune.model_dump(include={"folds", "batch"}),
+        "space": {path: dimension.model_dump() for path, dimension in search.space.items()},
+        "model": recipe.settings,
+        "seed": recipe.seed,
+        **{name: part.model_dump(mode="json") for name, part in (("task", recipe.task), ("sample", recipe.sample))},
+        **search.settings.model_dump(include={"folds", "batch"}),
     }
-    code = (Path(module.__file__) for module in (fieldbook.train, fieldbook.evaluate))
-    return digest(name, json.dumps(asked), data, *code)
+    code = (Path(__file__).with_name(f"{name}.py") for name in CODE)
+    return digest(recipe.name, json.dumps(asked), data, *code)
 
-
+# %% ../../notebooks/08c_tune.ipynb #7ee8adcc
 def main(
     name: str, trials: int | None = None, jobs: int | None = None, new: str | None = None, force: bool = False
 ) -> None:
     """Command `tune`: conf/tune/NAME.yaml and the training rows -> conf/model/NEW.yaml, and a run a trial in MLflow."""
     import joblib
-    import yaml
     from filelock import FileLock, Timeout
 
-    config = check(yaml.safe_load(compose(Path("conf"))))
-    if name not in config.model:
-        raise FieldbookError(f"conf: there is no model {name!r}; there are {', '.join(config.model)}")
     if new and not re.fullmatch("[a-z][a-z0-9_]*", new):
         raise FieldbookError(f"--name {new}: a model's name has small letters, digits and _, and begins with a letter")
-    space, data = read_space(Path(f"conf/tune/{name}.yaml")), Path("data/features/features.parquet")
-    first, trials = current(space, config.model[name], name), trials or config.tune.trials
+    recipe, data = read_recipe(name), Path("data/features/features.parquet")
+    space = read_space(Path(f"conf/tune/{name}.yaml"))
+    search = Search(recipe, space, section("tune", Tune), section("evaluate", Evaluate))
+    first, trials = current(space, recipe.settings, name), trials or search.settings.trials
     if not data.exists():
         raise FieldbookError(f"{data} is not there: run `dvc repro features`")
-    study = study_name(name, space, config, data)
+    study = study_name(search, data)
     path = Path("tmp/tune") / f"{name}-{study}.db"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(f"{path}.lock", timeout=0):
-            best = _run(name, config, space, first, trials, jobs or joblib.cpu_count(), open_study(path, study))
-            _write(name, new or f"{name}_tuned", config, first, best, force)
+            done = _run(search, first, trials, jobs or joblib.cpu_count(), open_study(path, study))
+            _write(search, new or f"{name}_tuned", first, done, force)
     except Timeout:
         raise FieldbookError(f"tune: {name} is being tuned by another process; wait for it, or stop it") from None
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
 
-
-def _evaluator(name: str, config: Config) -> Callable[[dict[str, Any]], float]:
+# %% ../../notebooks/08c_tune.ipynb #8ba9283c
+def _evaluator(search: Search) -> Callable[[dict[str, Any]], float]:
     """Return what a worker calls with the values of a trial."""
     table, *features = read_features("train")
-    folds = time_folds(table, config.tune.folds)
-    return lambda params: trial_value(name, changed(config.model[name], params), folds, features, config)
+    folds = time_folds(table, search.settings.folds)
+    return lambda params: trial_value(search.trial(params), folds, features, search.evaluate)
 
-
-def _run(
-    name: str, config: Config, space: Space, first: dict[str, Any], trials: int, jobs: int, study: Study
-) -> list[FrozenTrial]:
+# %% ../../notebooks/08c_tune.ipynb #f83aa871
+def _run(search: Search, first: dict[str, Any], trials: int, jobs: int, study: Study) -> list[FrozenTrial]:
     """Bring study and record to so many trials; return them, by number."""
-    title, objective = config.problem["_target_"].rpartition(".")[2].lower(), config.task.objective
+    name, objective, batch = search.recipe.name, search.recipe.task.objective, search.settings.batch
+    title = section("problem", dict[str, Any])["_target_"].rpartition(".")[2].lower()
     record = Record(Path.cwd(), f"{title}-tune", {"study": study.study_name, "model": name})
     done = [trial for trial in study.get_trials()[:trials] if trial.state.is_finished()]
     for trial in done:
         record.add(trial, objective)
     print(f"{name}, study {study.study_name}: {trials} trials, {len(done)} of them done before", flush=True)
     if len(done) < trials:
-        jobs = min(jobs, config.tune.batch, trials)
-        with workers(jobs, partial(_evaluator, name, config)) as evaluate:
-            for trial in sweep(study, space, first, trials, config.tune.batch, config.seed, evaluate):
+        with workers(min(jobs, batch, trials), partial(_evaluator, search)) as runner:
+            for trial in sweep(study, search.space, first, trials, batch, search.recipe.seed, runner):
                 record.add(trial, objective)
                 done.append(trial)
-                best = _best(done)
-                values = " ".join(f"{path.rpartition('.')[2]}={trial.params[path]}" for path in space)
-                print(
-                    f"{len(done):4} of {trials}  trial {trial.number}: {trial.value:g}  "
-                    f"best {best.value:g} (trial {best.number})  {values}",
-                    flush=True,
-                )
+                _report(trial, _best(done), f"{len(done):4} of {trials}", list(search.space))
     return study.get_trials()[:trials]
+
+
+def _report(trial: FrozenTrial, best: FrozenTrial, count: str, paths: list[str]) -> None:
+    values = " ".join(f"{path.rpartition('.')[2]}={trial.params[path]}" for path in paths)
+    told = f"trial {trial.number}: {trial.value:g}  best {best.value:g} (trial {best.number})"
+    print(f"{count}  {told}  {values}", flush=True)
 
 
 def _best(trials: list[FrozenTrial]) -> FrozenTrial:
     return min(trials, key=lambda trial: (trial.value, trial.number))
 
-
-def _write(name: str, new: str, config: Config, first: dict[str, Any], done: list[FrozenTrial], force: bool) -> None:
+# %% ../../notebooks/08c_tune.ipynb #b51e0ba9
+def _write(search: Search, new: str, first: dict[str, Any], done: list[FrozenTrial], force: bool) -> None:
     """Write the model file of the best trial, unless the best is what was there."""
-    best, settings, objective = _best(done), config.model[name], config.task.objective
+    best, name, objective = _best(done), search.recipe.name, search.recipe.task.objective
     if best.number == 0:
         print(f"{name} as it stands is the best of {len(done)}; no file is written")
         return
     params = {path: best.params[path] for path in first}
-    told = verdict(gain(name, settings, changed(settings, params), config), config)
+    gained = gain(search.recipe, search.trial(params), search.evaluate)
+    judged = verdict(gained, objective, search.evaluate.confidence)
     header = (
         f"{name} with the best settings of {len(done)} trials: `make tune MODEL={name} TRIALS={len(done)}`, "
         f"trial {best.number}.\nIn time-ordered folds of training, {objective} is {best.value:g}; with the settings of "
-        f"{name}, {done[0].value:g}. {told}"
+        f"{name}, {done[0].value:g}. {judged}"
     )
     text = tuned_text(Path(f"conf/model/{name}.yaml").read_text(), name, new, params, header)
     target = Path(f"conf/model/{new}.yaml")
@@ -574,5 +274,5 @@ def _write(name: str, new: str, config: Config, first: dict[str, Any], done: lis
         raise FieldbookError(
             f"{target} is there and says something else: give another --name, or --force to replace it"
         )
-    replace(target, text)
-    print(f"{told}\nwritten: {target}")
+    scope.replace(target, text)
+    print(f"{judged}\nwritten: {target}")

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import yaml
 
-from fieldbook.package import parity, to_graph
-from fieldbook.scope import Config
+from fieldbook.graph import parity, to_graph
+from fieldbook.scope import AnyFraming, section
 from fieldbook.train import build_model, fit, read_features
 
 FILES = """
 bagged:
-  _target_: fieldbook.train.tabular
+  _target_: fieldbook.pipeline.tabular
   categories: ordinal
   estimator:
     _target_: sklearn.ensemble.BaggingClassifier
@@ -25,11 +25,11 @@ bagged:
     random_state: 1
     estimator: {_target_: sklearn.ensemble.HistGradientBoostingClassifier, max_iter: 10, random_state: 1}
 stacked:
-  _target_: fieldbook.train.tabular
+  _target_: fieldbook.pipeline.tabular
   numbers: fill              # not scale: trees and their graph would round a scaled number differently
   categories: onehot
   estimator:
-    _target_: fieldbook.train.Stack
+    _target_: fieldbook.stack.Stack
     share: 0.75
     estimators:
       - [trees, {_target_: sklearn.ensemble.HistGradientBoostingClassifier, max_iter: 10, random_state: 1}]
@@ -43,11 +43,11 @@ stacked:
 
 
 @pytest.mark.parametrize("name", yaml.safe_load(FILES))
-def test_graph_says_what_the_ensemble_says(project: Path, config: Config, name: str) -> None:
+def test_graph_says_what_the_ensemble_says(project: Path, name: str) -> None:
     """Within 1e-5 on 10,000 rows, with categories never seen and with missing numbers."""
     table, *features = read_features("validation", project / "data/features")
     names = sum(features, [])
-    task = config.task
+    task = section("task", AnyFraming, project / "data/settings")
     model = build_model(name, yaml.safe_load(FILES)[name], *features, task)
     model = fit(name, model, table.head(8_000), names, task)
     rows = table.iloc[np.linspace(0, len(table) - 1, 10_000).astype(int)].reset_index(drop=True)
@@ -65,9 +65,9 @@ def test_graph_says_what_the_ensemble_says(project: Path, config: Config, name: 
 def test_threads_leave_no_trace_in_an_ensemble(project: Path, tmp_path: Path) -> None:
     """Fitted with one thread and with two, each is the same file, and so is its graph."""
     program = (
-        "import hashlib, joblib, sys, yaml\nfrom fieldbook.package import to_graph\n"
-        "from fieldbook.train import build_model, fit, read_features\nfrom fieldbook.scope import load\n"
-        "task = load().task\ntable, *features = read_features('validation')\n"
+        "import hashlib, joblib, sys, yaml\nfrom fieldbook.graph import to_graph\n"
+        "from fieldbook.train import build_model, fit, read_features\nfrom fieldbook.scope import AnyFraming, section\n"
+        "task = section('task', AnyFraming)\ntable, *features = read_features('validation')\n"
         "for name, settings in yaml.safe_load(sys.argv[2]).items():\n"
         "    model = build_model(name, settings, *features, task)\n"
         "    model = fit(name, model, table.head(2000), sum(features, []), task)\n"

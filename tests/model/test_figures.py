@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fieldbook.package import parity, to_graph
-from fieldbook.scope import Config, Problem
-from fieldbook.select import named
+from fieldbook.gate import named
+from fieldbook.graph import parity, to_graph
+from fieldbook.scope import AnyFraming, Framing, Problem, section
 from fieldbook.train import build_model, fit, predict, read_features
 
 Table = tuple[pd.DataFrame, list[str], list[str]]
@@ -25,6 +25,17 @@ MODELS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf/model")
 def board(project: Path) -> dict[str, Any]:
     """Return the leaderboard."""
     return json.loads((project / "data/selection/leaderboard.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def task(project: Path) -> Framing:
+    """Return the framing that is asked."""
+    return section("task", AnyFraming, project / "data/settings")
+
+
+def settings_of(name: str, project: Path) -> dict[str, Any]:
+    """Return the settings of a model."""
+    return section(f"model/{name}", dict[str, Any], project / "data/settings")
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +75,11 @@ def test_baselines_stand_where_they_must(board: dict[str, Any]) -> None:
         assert champion["expected_cost"]["high"] < figures[baseline]["expected_cost"]["low"]
 
 
-def test_champion_keeps_the_limits_on_test_too(board: dict[str, Any], manifest: dict[str, Any], config: Config) -> None:
+def test_champion_keeps_the_limits_on_test_too(board: dict[str, Any], manifest: dict[str, Any], task: Framing) -> None:
     """What was promised on validation holds, as a point, on the split nobody chose by."""
     assert manifest["model"] == board["champion"]
     found = named(manifest["metrics"]["test"])
-    limits = [limit for limit in config.task.limits if limit.metric in found]  # a size is the same on any split
+    limits = [limit for limit in task.limits if limit.metric in found]  # a size is the same on any split
     assert limits
     for limit in limits:
         value = found[limit.metric]["value"]
@@ -78,17 +89,17 @@ def test_champion_keeps_the_limits_on_test_too(board: dict[str, Any], manifest: 
 
 @pytest.mark.parametrize("framing", ["punctuality", "minutes", "trouble"])
 def test_every_model_learns_every_framing(
-    config: Config, problem: Problem, raw: dict[str, pd.DataFrame], train: Table, framing: str
+    project: Path, problem: Problem, raw: dict[str, pd.DataFrame], train: Table, framing: str
 ) -> None:
     """Each model file serves four ways of asking: it beats the same answer for all, and its graph agrees."""
-    task = config.scope.framings[framing]
+    task = section("scope/framings", dict[str, AnyFraming], project / "data/settings")[framing]
     table, numeric, categorical = train
     rows = table.iloc[:: len(table) // 8_000].drop(columns="label")
     rows = rows.merge(problem.examples(raw, framing)[["example_id", "label"]], on="example_id").dropna(subset="label")
     past, later = rows.iloc[:-2_000], rows.iloc[-2_000:]
     cost = {}
     for name in MODELS:
-        settings = config.model[name]
+        settings = settings_of(name, project)
         model = fit(name, build_model(name, settings, numeric, categorical, task), past, numeric + categorical, task)
         graph = to_graph(model, len(numeric), len(categorical)).SerializeToString()
         assert parity(model, graph, later.reset_index(drop=True), numeric, categorical, task, 1e-5) < 1e-5, name
@@ -98,28 +109,18 @@ def test_every_model_learns_every_framing(
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_graph_says_what_the_model_says(project: Path, config: Config, validation: Table, name: str) -> None:
+def test_graph_says_what_the_model_says(project: Path, task: Framing, validation: Table, name: str) -> None:
     """Any model could become champion: each graph is within 1e-5 of its model on 10,000 rows, strange ones too."""
     table, numeric, categorical = validation
     rows = table.iloc[np.linspace(0, len(table) - 1, 10_000).astype(int)].reset_index(drop=True)
     rows.loc[::100, categorical] = "never seen"
     rows.loc[50::100, numeric] = np.float32("nan")
     model = joblib.load(project / "data/models" / name / "model.joblib")
-    assert (
-        parity(
-            model,
-            to_graph(model, len(numeric), len(categorical)).SerializeToString(),
-            rows,
-            numeric,
-            categorical,
-            config.task,
-            1e-5,
-        )
-        < 1e-5
-    )
+    graph = (project / "data/graphs" / name / "model.onnx").read_bytes()
+    assert parity(model, graph, rows, numeric, categorical, task, 1e-5) < 1e-5
 
 
-def test_shuffled_labels_teach_nothing(validation: Table, config: Config) -> None:
+def test_shuffled_labels_teach_nothing(project: Path, validation: Table, task: Framing) -> None:
     """A model fitted to shuffled labels ranks at random: the evaluation does not flatter."""
     from sklearn.metrics import roc_auc_score
 
@@ -127,9 +128,7 @@ def test_shuffled_labels_teach_nothing(validation: Table, config: Config) -> Non
     rows = table[table["label"].notna()].sample(8_000, random_state=1).sort_values("as_of")
     past, future = rows.iloc[:5_000], rows.iloc[5_000:]
     shuffled = past.assign(label=past["label"].sample(frac=1, random_state=2).to_numpy())
-    settings = config.model["logistic"]
-    task = config.task
-    model = build_model("logistic", settings, numeric, categorical, task)
+    model = build_model("logistic", settings_of("logistic", project), numeric, categorical, task)
     model = fit("logistic", model, shuffled, numeric + categorical, task)
     outputs = predict(model, future[numeric + categorical], task)
     assert abs(roc_auc_score(future["label"], outputs[:, 0]) - 0.5) < 0.05
@@ -141,11 +140,12 @@ def test_threads_and_hash_seeds_leave_no_trace(project: Path, tmp_path: Path) ->
     program = (
         "import hashlib, joblib, sys; from pathlib import Path\n"
         "from fieldbook.train import build_model, fit, read_features\n"
-        "from fieldbook.package import to_graph\nfrom fieldbook.scope import load\n"
+        "from fieldbook.graph import to_graph\nfrom fieldbook.scope import AnyFraming, section\n"
         "table, numeric, categorical = read_features('validation')\n"
         "table, target = table.head(6000), Path(sys.argv[1])\n"
-        "task = load().task\n"
-        "for name, settings in load().model.items():\n"
+        "task = section('task', AnyFraming)\n"
+        "for name in section('models', list[str]):\n"
+        "    settings = section(f'model/{name}', dict)\n"
         "    model = build_model(name, settings, numeric, categorical, task)\n"
         "    model = fit(name, model, table, numeric + categorical, task)\n"
         "    joblib.dump(model, target)\n"

@@ -36,6 +36,8 @@ class Sweep:
         self.edit("conf/config.yaml", r"evaluate:\n  replicates: \d+", "evaluate:\n  replicates: 20")
         self.edit("conf/model/logistic.yaml", r" C: [\d.]+", " C: 0.00002")
         (path / "conf/tune/logistic.yaml").write_text("estimator.C: {low: 0.00001, high: 10, log: true}\n")
+        env = os.environ | {"PYTHONPATH": str(path / "src")}
+        subprocess.run([sys.executable, "src", "scope"], cwd=path, env=env, check=True)
 
     def edit(self, file: str, pattern: str, new: str) -> None:
         text, times = re.subn(pattern, new, (self.path / file).read_text())
@@ -151,12 +153,12 @@ def test_what_the_record_lacks_is_made_good(killed: Sweep) -> None:
 
 def test_a_file_of_somebody_else_is_left_alone(killed: Sweep) -> None:
     mine = killed.path / "conf/model/mine.yaml"
-    mine.write_text("mine:\n  _target_: fieldbook.train.tabular\n")
+    mine.write_text("mine:\n  _target_: fieldbook.pipeline.tabular\n")
     process = killed.start("--name=mine")
     _, told = process.communicate(timeout=200)
     assert process.returncode == 1 and told.strip().splitlines()[-1].startswith(
         "fieldbook: conf/model/mine.yaml is there"
     )
-    assert mine.read_text().startswith("mine:\n  _target_: fieldbook.train.tabular\n")
+    assert mine.read_text().startswith("mine:\n  _target_: fieldbook.pipeline.tabular\n")
     killed.finish("--name=mine", "--force")
     assert mine.read_text().startswith("# logistic with the best settings of 30 trials")

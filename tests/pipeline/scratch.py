@@ -37,8 +37,8 @@ CHEAPER = {
 }
 MODELS = ["boosting", "heuristic", "logistic"]
 COMPUTED = ["ingest", "label", "split", "features", "leakage", *(f"train@{name}" for name in MODELS)]
-COMPUTED += [f"{stage}@{name}" for stage in ("evaluate", "convert", "diagnose") for name in MODELS]
-COMPUTED += ["select", "track", "combine", "package", "bento"]
+COMPUTED += [f"evaluate@{name}" for name in MODELS]
+COMPUTED += ["select", "track", "companion", "package", "bento"]
 
 Run = subprocess.CompletedProcess[str]
 

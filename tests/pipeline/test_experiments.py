@@ -17,8 +17,6 @@ pytestmark = pytest.mark.slow
 def test_an_override_is_honoured(base: Project, project: Project) -> None:
     done = project.do("dvc", "exp", "run", "select", "-S", "model.boosting.estimator.max_iter=5")
     assert sorted(ran(done)) == [
-        "convert@boosting",
-        "diagnose@boosting",
         "evaluate@boosting",
         "scope",
         "select",
@@ -39,8 +37,6 @@ def test_a_choice_of_models_is_honoured(base: Project, project: Project) -> None
     project.edit("conf/model/boosting.yaml", r"max_iter: \d+", "max_iter: 5")
     done = project.do("dvc", "exp", "run", "select", "-S", "model=logistic")
     assert sorted(ran(done)) == [
-        "convert@logistic",
-        "diagnose@logistic",
         "evaluate@logistic",
         "scope",
         "select",

@@ -54,7 +54,7 @@ def test_a_misspelt_key_is_named_as_it_was_written(project: Project) -> None:
     [
         (
             "conf/model/boosting.yaml",
-            "  _target_: fieldbook.train.tabular",
+            "  _target_: fieldbook.pipeline.tabular",
             "  # nothing",
             "train@boosting",
             "model.boosting",
@@ -191,7 +191,7 @@ def test_a_second_machine_gets_the_same_lock(base: Project, bare: Project, tmp_p
     assert ours.keys() == theirs.keys()
 
 
-OPEN = "import sys, pathlib; from fieldbook.select import open_store; print(open_store(pathlib.Path(sys.argv[1])))"
+OPEN = "import sys, pathlib; from fieldbook.track import open_store; print(open_store(pathlib.Path(sys.argv[1])))"
 USE = """
 import sys, mlflow
 mlflow.set_tracking_uri(sys.argv[1])

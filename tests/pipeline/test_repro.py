@@ -45,8 +45,6 @@ def test_an_edit_of_the_fallback_runs_that_model_the_choice_and_the_package(edit
     """Of the other models nothing runs again. The heuristic is in the Bento: it answers when the champion fails."""
     assert sorted(ran(edited[1])) == [
         "bento",
-        "convert@heuristic",
-        "diagnose@heuristic",
         "evaluate@heuristic",
         "package",
         "scope",
@@ -130,8 +128,6 @@ def test_a_new_file_is_a_new_model(base: Project, project: Project) -> None:
 
     done = project.do("dvc", "repro", "select")
     assert sorted(set(ran(done)) - {"scope"}) == [
-        "convert@extra",
-        "diagnose@extra",
         "evaluate@extra",
         "select",
         "train@extra",
