@@ -67,7 +67,7 @@ def questions(project: Path) -> Questions:
     import pandas as pd
 
     from fieldbook.features import build, records
-    from fieldbook.package import run
+    from fieldbook.graph import run
 
     settings = project / "data/settings"
     champion, folder = project / "data/champion", project / "data/features"

@@ -109,7 +109,12 @@ class Lineage(Strict):
 
 # %% ../../notebooks/08e1_manifest.ipynb #fd33572e
 # The modules that decide what the champion is.
-CODE = ("scope", "ingest", "label", "sample", "split", "features", "train", "evaluate", "select", "package")
+CODE = (
+    *("scope", "ingest", "label", "sample", "split", "features"),
+    *("pipeline", "rule", "network", "stack", "prior", "train", "graph"),
+    *("scores", "metrics", "curves", "slice", "fairness", "behave", "case", "checks", "evaluate"),
+    *("gate", "select", "package"),
+)
 
 
 def lineage(
