@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import tempfile
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def execute(notebook: Any, source: Path, parameters: dict[str, Any]) -> Any:
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    package = str(Path(__file__).resolve().parents[1])  # the kernel must import this code, not what is installed
+    package = str(Path(str(files("fieldbook"))).parent)  # the kernel must import this code, not what is installed
     quiet = {"PYTHONHASHSEED": "0", "PYTHONWARNINGS": "ignore", "JUPYTER_PLATFORM_DIRS": "1"}
     os.environ |= quiet | {"PYTHONPATH": package}
     with tempfile.TemporaryDirectory() as folder:

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import re
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def main(target: Path = Path("data/site"), source: Path = Path("notebooks")) -> 
     FieldbookError
         If cells fail; all other notebooks are made all the same.
     """
-    books, package = notebooks(source), Path(__file__).resolve().parents[0]
+    books, package = notebooks(source), Path(str(files("fieldbook")))
     record = target / "made.json"
     made = json.loads(record.read_text()) if record.exists() else {}
     made = {name: entry for name, entry in made.items() if name in books}

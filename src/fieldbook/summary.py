@@ -64,7 +64,7 @@ def main(project: Path = Path(".")) -> None:
         manifest = json.loads((project / "data/champion/manifest.json").read_text())
     except FileNotFoundError as error:
         raise FieldbookError(f"{error.filename} is not there yet: run `make repro`") from None
-    console = Console(width=None if Console().is_terminal else 120)
+    console = Console(width=None if Console().is_terminal else 120, force_jupyter=False)
     say = lambda text: console.print(text, highlight=False, soft_wrap=True)
     first, broken, test = told(board, manifest)
     headings, cells = rows(board)
