@@ -667,7 +667,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'fieldbook.quality.targets': ('quality.html#targets', 'fieldbook/quality.py'),
                                    'fieldbook.quality.votes': ('quality.html#votes', 'fieldbook/quality.py'),
                                    'fieldbook.quality.worth': ('quality.html#worth', 'fieldbook/quality.py')},
-<<<<<<< HEAD
             'fieldbook.repro': { 'fieldbook.repro.Progress': ('repro.html#progress', 'fieldbook/repro.py'),
                                  'fieldbook.repro.Progress.__init__': ('repro.html#progress.__init__', 'fieldbook/repro.py'),
                                  'fieldbook.repro.Progress._rest': ('repro.html#progress._rest', 'fieldbook/repro.py'),
@@ -682,8 +681,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'fieldbook.repro.repro': ('repro.html#repro', 'fieldbook/repro.py'),
                                  'fieldbook.repro.shown': ('repro.html#shown', 'fieldbook/repro.py'),
                                  'fieldbook.repro.work': ('repro.html#work', 'fieldbook/repro.py')},
-=======
->>>>>>> C
             'fieldbook.rivals': { 'fieldbook.rivals.Competitor': ('rivals.html#competitor', 'fieldbook/rivals.py'),
                                   'fieldbook.rivals._files': ('rivals.html#_files', 'fieldbook/rivals.py'),
                                   'fieldbook.rivals._program': ('rivals.html#_program', 'fieldbook/rivals.py'),
@@ -1085,12 +1082,9 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'fieldbook.steady.Memory.keep': ('steady.html#memory.keep', 'fieldbook/steady.py'),
                                   'fieldbook.steady.Memory.recall': ('steady.html#memory.recall', 'fieldbook/steady.py'),
                                   'fieldbook.steady._Decided': ('steady.html#_decided', 'fieldbook/steady.py')},
-<<<<<<< HEAD
             'fieldbook.summary': { 'fieldbook.summary.main': ('summary.html#main', 'fieldbook/summary.py'),
                                    'fieldbook.summary.rows': ('summary.html#rows', 'fieldbook/summary.py'),
                                    'fieldbook.summary.told': ('summary.html#told', 'fieldbook/summary.py')},
-=======
->>>>>>> C
             'fieldbook.sweep': { 'fieldbook.sweep._key': ('sweep.html#_key', 'fieldbook/sweep.py'),
                                  'fieldbook.sweep._share': ('sweep.html#_share', 'fieldbook/sweep.py'),
                                  'fieldbook.sweep._trial': ('sweep.html#_trial', 'fieldbook/sweep.py'),
