@@ -575,6 +575,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'fieldbook.quality.targets': ('quality.html#targets', 'fieldbook/quality.py'),
                                    'fieldbook.quality.votes': ('quality.html#votes', 'fieldbook/quality.py'),
                                    'fieldbook.quality.worth': ('quality.html#worth', 'fieldbook/quality.py')},
+            'fieldbook.refuses': {'fieldbook.refuses.refuses': ('refuses.html#refuses', 'fieldbook/refuses.py')},
             'fieldbook.sample': { 'fieldbook.sample._check_size': ('sample.html#_check_size', 'fieldbook/sample.py'),
                                   'fieldbook.sample._classes': ('sample.html#_classes', 'fieldbook/sample.py'),
                                   'fieldbook.sample._column': ('sample.html#_column', 'fieldbook/sample.py'),
