@@ -1,4 +1,4 @@
-"""Run the notebooks' own tests under pytest: one test for each cell that holds an assert.
+"""Run the notebooks' own tests under pytest: one test for each cell that asserts something.
 
 Cells marked `#| export` are not run; the module they were exported to stands in for them, so that what is tested (and
 measured by coverage) is the code that ships. Cells tagged `report` need a pipeline's outputs and belong to papermill.
@@ -51,7 +51,7 @@ class Notebook(pytest.File):
         self.cells = {name: code for name, code in source.items() if name not in skipped}
         self.outcome: dict[str, BaseException | None] = {}
         for name, code in self.cells.items():
-            if any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(code))):
+            if any(_asserts(node) for node in ast.walk(ast.parse(code))):
                 yield Cell.from_parent(self, name=name)
 
     def run_until(self, last: str) -> None:
@@ -113,6 +113,13 @@ class Cell(pytest.Item):
     def reportinfo(self) -> tuple[Path, None, str]:
         """Return where the cell is."""
         return self.path, None, f"{self.path.relative_to(ROOT)}::{self.name}"
+
+
+def _asserts(node: ast.AST) -> bool:
+    """Return whether this is an assert, or a call of `refuses`, which is one."""
+    return isinstance(node, ast.Assert) or (
+        isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "refuses"
+    )
 
 
 def _module_name(cells: Any, path: Path) -> str:

@@ -667,6 +667,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'fieldbook.quality.targets': ('quality.html#targets', 'fieldbook/quality.py'),
                                    'fieldbook.quality.votes': ('quality.html#votes', 'fieldbook/quality.py'),
                                    'fieldbook.quality.worth': ('quality.html#worth', 'fieldbook/quality.py')},
+            'fieldbook.refuses': {'fieldbook.refuses.refuses': ('refuses.html#refuses', 'fieldbook/refuses.py')},
             'fieldbook.repro': { 'fieldbook.repro.Progress': ('repro.html#progress', 'fieldbook/repro.py'),
                                  'fieldbook.repro.Progress.__init__': ('repro.html#progress.__init__', 'fieldbook/repro.py'),
                                  'fieldbook.repro.Progress._rest': ('repro.html#progress._rest', 'fieldbook/repro.py'),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import yaml
-from scratch import ROOT, Project, of_model, ran
+from scratch import FILE, ROOT, Project, of_model, ran
 
 pytestmark = pytest.mark.slow
 
@@ -88,6 +88,8 @@ def wait_for_queue(project: Project, seconds: float = 300) -> dict[str, str]:
 def grid(make: Callable[[], Project]) -> Iterator[Grid]:
     """Run a grid of two in the queue, while the workspace's own code is broken. Read it only."""
     project = make()
+    project.do("git", "add", "--force", FILE)  # a temporary workspace has what git knows, and no other file
+    project.commit("the table is kept")
     project.do("dvc", "exp", "run", "--queue", "track", "-S", "model.boosting.estimator.max_iter=5,10")
     (code,) = (project.path / "src/fieldbook").rglob("train.py")
     with code.open("a") as module:
