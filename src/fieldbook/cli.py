@@ -36,13 +36,13 @@ for each_stage in STAGES:
 @app.command()
 def site() -> None:
     """Make data/site/ of all notebooks, executed whole; only what has changed."""
-    at("site:main")()
+    at("core.site:main")()
 
 
 @app.command(rich_help_panel=PANEL)
 def publish(notebook: str, model: Annotated[str | None, typer.Argument()] = None) -> None:
     """Make the page of a notebook, or its page for MODEL."""
-    at("publish:main")(notebook, model)
+    at("core.publish:main")(notebook, model)
 
 
 @app.command()
@@ -58,13 +58,13 @@ def adopt(
     force: Annotated[bool, typer.Option("--force", help="replace the file in conf/problem/")] = False,
 ) -> None:
     """Make a problem of a table of your own: FILE -> conf/problem/NAME.yaml."""
-    at("adopt:main")(file, target, name, as_of, kind, positive, key, drop, force)
+    at("problems.adopt:main")(file, target, name, as_of, kind, positive, key, drop, force)
 
 
 @app.command()
 def measure() -> None:
     """Time every model on this machine; fail if the champion breaks a limit on latency."""
-    at("measure:main")()
+    at("measure.latency:main")()
 
 
 @app.command()
@@ -72,7 +72,7 @@ def compact(logs: Annotated[Path, typer.Argument(help="the folder of the predict
     """Make Parquet files of the log's closed files; a server may go on writing beside it."""
     if not logs.is_dir():
         raise FieldbookError(f"{logs} is no folder: say where the prediction log is")
-    made = at("log:compact")(logs)
+    made = at("observe.log:compact")(logs)
     print(f"{len(made)} files made in {logs}")
 
 
@@ -82,7 +82,7 @@ def overload(
     seconds: Annotated[float, typer.Option(min=0.5, help="for each rate")] = 4,
 ) -> None:
     """Offer the Bento half, all, twice and five times what it can do on this machine."""
-    at("overload:main")(rows, seconds)
+    at("measure.overload:main")(rows, seconds)
 
 
 @app.command()
@@ -92,19 +92,19 @@ def bench(
     only: Annotated[list[str] | None, typer.Option(help="a server; may be given again")] = None,
 ) -> None:
     """Time the Bento on this machine, next to other servers with the same champion."""
-    at("bench:main")(seconds, rounds, only)
+    at("measure.bench:main")(seconds, rounds, only)
 
 
 @app.command()
 def summary() -> None:
     """Say what the last run chose, and why, and where everything lies."""
-    at("summary:main")()
+    at("package.summary:main")()
 
 
 @app.command()
 def verify(revision: Annotated[str, typer.Argument(help="the commit to compare with")] = "HEAD") -> None:
     """Compare the outputs of a run with the committed ones: equal, within tolerance, or different."""
-    raise typer.Exit(0 if at("verify:verify")(revision) else 1)
+    raise typer.Exit(0 if at("core.verify:verify")(revision) else 1)
 
 
 @app.command()
@@ -116,13 +116,13 @@ def tune(
     force: Annotated[bool, typer.Option("--force", help="replace a model file that says something else")] = False,
 ) -> None:
     """Search the hyper-parameters of a model; start again after any interruption, and it goes on."""
-    at("tune:main")(model, trials, jobs, name, force)
+    at("select.tune:main")(model, trials, jobs, name, force)
 
 
 @app.command()
 def lineage(identity: Annotated[str, typer.Argument(help="as a prediction in the log carries it")]) -> None:
     """Say where a model came from: commit, run, data, settings, figures."""
-    print(json.dumps(at("track:lineage")(identity), indent=2))
+    print(json.dumps(at("select.track:lineage")(identity), indent=2))
 
 
 def main() -> None:

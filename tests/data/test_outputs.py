@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-
-from fieldbook.features import compute, frame_arrays
-from fieldbook.ingest import check
-from fieldbook.scope import Features, Ingest, Problem
+from fieldbook.data.ingest import Ingest, check
+from fieldbook.features.features import Features, compute
+from fieldbook.features.request import frame_arrays
+from fieldbook.scope.problem import Problem
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 from browser import needs_axe, needs_browser, serious
-
-from fieldbook.page import Outside
-from fieldbook.publish import PAGES, notebooks
+from fieldbook.core.page import Outside
+from fieldbook.core.publish import PAGES, notebooks
 
 pytestmark = [pytest.mark.slow]
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from fieldbook.scope import compose
+from fieldbook.scope.settings import compose
 
 
 def test_params_are_what_conf_says(project: Path) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
-
-from fieldbook.package import parity, to_graph
-from fieldbook.scope import Framing
-from fieldbook.train import read_features
+from fieldbook.features.features import read_features
+from fieldbook.model.graph import to_graph
+from fieldbook.model.parity import parity
+from fieldbook.scope.framing import Framing
 
 MODELS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf/model").glob("*.yaml"))
 
@@ -33,8 +33,8 @@ def test_threads_and_hash_seeds_leave_no_trace(project: Path, tmp_path: Path) ->
     """Fitted and exported with one thread and with two, under other hash seeds, every model is the same file."""
     program = (
         "import hashlib, joblib, sys; from pathlib import Path\n"
-        "from fieldbook.train import build_model, fit, read_features\n"
-        "from fieldbook.package import to_graph\nfrom fieldbook.scope import AnyFraming, section\n"
+        "from fieldbook.model.train import build_model, fit; from fieldbook.features.features import read_features\n"
+        "from fieldbook.package.package import to_graph\nfrom fieldbook.scope.framings import AnyFraming; from fieldbook.core.section import section\n"
         "table, numeric, categorical = read_features('validation')\n"
         "table, target = table.head(6000), Path(sys.argv[1])\n"
         "task = section('task', AnyFraming)\n"

@@ -3,12 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
-
-from fieldbook.bootstrap import bootstrap, intervals
-from fieldbook.gate import PASSED, judge
-from fieldbook.metrics import METRICS, metric
-from fieldbook.scope import Binary, Costs, Evaluate, Limit
-from fieldbook.scores import Scores, Weighed
+from fieldbook.core.interval import Evaluate
+from fieldbook.evaluate.bootstrap import bootstrap, intervals
+from fieldbook.evaluate.metrics import METRICS, metric
+from fieldbook.evaluate.scores import Scores, Weighed
+from fieldbook.scope.framing import Binary, Costs
+from fieldbook.scope.limit import Limit
+from fieldbook.select.gate import PASSED, judge
 
 
 @pytest.fixture

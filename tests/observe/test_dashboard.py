@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 from browser import needs_axe, needs_browser, opened, serious
+from fieldbook.observe.dashboard import HEADERS, page, summary
+from fieldbook.observe.history import History
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-
-from fieldbook.dashboard import HEADERS, page, summary
-from fieldbook.history import History
 
 pytestmark = [pytest.mark.slow, needs_browser]
 EVIL = "</script><img src=x onerror=\"document.title='broken in'\"><b>"

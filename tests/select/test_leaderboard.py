@@ -13,10 +13,9 @@ from urllib.parse import urlencode
 import browser
 import nbformat
 import pytest
-
-from fieldbook.leaderboard import fragment, rows, score, to_page
-from fieldbook.page import Outside
-from fieldbook.page import to_page as notebook_to_page
+from fieldbook.core.page import Outside
+from fieldbook.core.page import to_page as notebook_to_page
+from fieldbook.select.leaderboard import fragment, rows, score, to_page
 
 pytestmark = [pytest.mark.slow, browser.needs_browser]
 EVIL = "</script><img src=x onerror=\"document.title='broken in'\">"

@@ -13,8 +13,7 @@ import optuna
 import pandas as pd
 import pytest
 import yaml
-
-from fieldbook.scope import compose
+from fieldbook.scope.settings import compose
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")]
 ROOT = Path(__file__).parents[2]
@@ -153,12 +152,12 @@ def test_what_the_record_lacks_is_made_good(killed: Sweep) -> None:
 
 def test_a_file_of_somebody_else_is_left_alone(killed: Sweep) -> None:
     mine = killed.path / "conf/model/mine.yaml"
-    mine.write_text("mine:\n  _target_: fieldbook.pipeline.tabular\n")
+    mine.write_text("mine:\n  _target_: fieldbook.model.pipeline.tabular\n")
     process = killed.start("--name=mine")
     _, told = process.communicate(timeout=200)
     assert process.returncode == 1 and told.strip().splitlines()[-1].startswith(
         "fieldbook: conf/model/mine.yaml is there"
     )
-    assert mine.read_text().startswith("mine:\n  _target_: fieldbook.pipeline.tabular\n")
+    assert mine.read_text().startswith("mine:\n  _target_: fieldbook.model.pipeline.tabular\n")
     killed.finish("--name=mine", "--force")
     assert mine.read_text().startswith("# logistic with the best settings of 30 trials")

@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
-
-from fieldbook import answer
-from fieldbook.api import openapi
-from fieldbook.log import read
-from fieldbook.servable import small_champion
-from fieldbook.serve import Front, nothing_behind, post
+from fieldbook.observe.log import read
+from fieldbook.serve.api import openapi
+from fieldbook.serve.app import answer
+from fieldbook.serve.front import Front
+from fieldbook.serve.rehearsal import nothing_behind, post
+from fieldbook.serve.small import small_champion
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -17,9 +17,8 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from fieldbook.scope.framing import Framing
 from server import Server, free_port, start
-
-from fieldbook.scope import Framing
 
 pytestmark = pytest.mark.slow
 

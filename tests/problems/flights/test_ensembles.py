@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-
-from fieldbook.graph import parity, to_graph
-from fieldbook.scope import AnyFraming, section
-from fieldbook.train import build_model, fit, read_features
+from fieldbook.core.section import section
+from fieldbook.features.features import read_features
+from fieldbook.model.graph import to_graph
+from fieldbook.model.parity import parity
+from fieldbook.model.train import build_model, fit
+from fieldbook.scope.framings import AnyFraming
 
 FILES = """
 bagged:
-  _target_: fieldbook.pipeline.tabular
+  _target_: fieldbook.model.pipeline.tabular
   categories: ordinal
   estimator:
     _target_: sklearn.ensemble.BaggingClassifier
@@ -25,11 +27,11 @@ bagged:
     random_state: 1
     estimator: {_target_: sklearn.ensemble.HistGradientBoostingClassifier, max_iter: 10, random_state: 1}
 stacked:
-  _target_: fieldbook.pipeline.tabular
+  _target_: fieldbook.model.pipeline.tabular
   numbers: fill              # not scale: trees and their graph would round a scaled number differently
   categories: onehot
   estimator:
-    _target_: fieldbook.stack.Stack
+    _target_: fieldbook.model.stack.Stack
     share: 0.75
     estimators:
       - [trees, {_target_: sklearn.ensemble.HistGradientBoostingClassifier, max_iter: 10, random_state: 1}]
@@ -65,8 +67,8 @@ def test_graph_says_what_the_ensemble_says(project: Path, name: str) -> None:
 def test_threads_leave_no_trace_in_an_ensemble(project: Path, tmp_path: Path) -> None:
     """Fitted with one thread and with two, each is the same file, and so is its graph."""
     program = (
-        "import hashlib, joblib, sys, yaml\nfrom fieldbook.graph import to_graph\n"
-        "from fieldbook.train import build_model, fit, read_features\nfrom fieldbook.scope import AnyFraming, section\n"
+        "import hashlib, joblib, sys, yaml\nfrom fieldbook.model.graph import to_graph\n"
+        "from fieldbook.model.train import build_model, fit; from fieldbook.features.features import read_features\nfrom fieldbook.scope.framings import AnyFraming; from fieldbook.core.section import section\n"
         "task = section('task', AnyFraming)\ntable, *features = read_features('validation')\n"
         "for name, settings in yaml.safe_load(sys.argv[2]).items():\n"
         "    model = build_model(name, settings, *features, task)\n"

@@ -6,11 +6,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
-
-from fieldbook.gate import named
-from fieldbook.graph import parity, to_graph
-from fieldbook.scope import AnyFraming, Framing, Problem, section
-from fieldbook.train import build_model, fit, predict, read_features
+from fieldbook.core.section import section
+from fieldbook.features.features import read_features
+from fieldbook.model.graph import to_graph
+from fieldbook.model.parity import parity
+from fieldbook.model.train import build_model, fit, predict
+from fieldbook.scope.framing import Framing
+from fieldbook.scope.framings import AnyFraming
+from fieldbook.scope.problem import Problem
+from fieldbook.select.gate import named
 
 Table = tuple[pd.DataFrame, list[str], list[str]]
 MODELS = sorted(path.stem for path in (Path(__file__).parents[3] / "conf/model").glob("*.yaml"))

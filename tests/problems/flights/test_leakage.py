@@ -8,9 +8,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from fieldbook.data.ingest import Ingest
+from fieldbook.examine import finding, leakage, lookahead
+from fieldbook.examine.finding import Leakage
+from fieldbook.scope.problem import Problem, build_problem
 
-from fieldbook import FieldbookError, leakage
-from fieldbook.scope import Ingest, Leakage, Problem, build_problem
+from fieldbook import FieldbookError
 
 Tables = dict[str, pd.DataFrame]
 
@@ -27,7 +30,7 @@ def moved(problem: Problem, tables: Tables, setting: Callable[[str, Any], Any]) 
     """Return the request fields that see the future."""
     examples = problem.examples(tables, setting("scope/framing", str))
     contracts, limits = setting("ingest", Ingest).tables, setting("leakage", Leakage)
-    found = leakage.future(problem, tables, contracts, examples, limits)
+    found = lookahead.future(problem, tables, contracts, examples, limits)
     return set(found.loc[found["above"], "column"])
 
 
@@ -71,7 +74,7 @@ def test_a_leak_stops_the_stage_and_leaves_the_findings(
     (tmp_path / "data/raw").symlink_to(project / "data/raw")
     shutil.copytree(project / "data/settings", tmp_path / "data/settings")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(leakage, "future", lambda *_: leakage.findings([]))
+    monkeypatch.setattr(leakage, "future", lambda *_: finding.findings([]))
     with pytest.raises(
         FieldbookError, match=r"^leakage: alone: seats: 1 .* is above [\d.]+: .*features\.groups"
     ) as error:

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-
-from fieldbook.label import check_examples
-from fieldbook.scope import Framing, Problem
+from fieldbook.data.label import check_examples
+from fieldbook.scope.framing import Framing
+from fieldbook.scope.problem import Problem
 
 Tables = dict[str, pd.DataFrame]
 OUTCOMES = ["dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"]

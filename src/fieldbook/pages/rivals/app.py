@@ -5,8 +5,9 @@ from typing import Any
 import onnxruntime
 from contract import Record, manifest, problem, project, request
 from fastapi import FastAPI
-from fieldbook.features import arrays, compute, matrices
-from fieldbook.scope import Framing
+from fieldbook.features.features import compute, matrices
+from fieldbook.features.request import arrays
+from fieldbook.scope.framing import Framing
 
 rules = manifest.features.derive
 numeric, categorical = manifest.features.numeric, list(manifest.features.categorical)

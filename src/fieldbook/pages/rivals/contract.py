@@ -4,8 +4,8 @@ import os
 from datetime import datetime
 from pathlib import Path
 
-from fieldbook.manifest import read_manifest
-from fieldbook.scope import build_problem
+from fieldbook.package.manifest import read_manifest
+from fieldbook.scope.problem import build_problem
 from pydantic import create_model
 
 project = Path(os.environ["BENCH_PROJECT"])

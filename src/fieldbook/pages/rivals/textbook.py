@@ -6,9 +6,11 @@ import bentoml
 import joblib
 import pandas as pd
 from contract import Record, manifest, problem, project
-from fieldbook.features import build
-from fieldbook.scope import AnyFraming, Features, section
-from fieldbook.train import predict
+from fieldbook.features.features import build
+from fieldbook.core.section import section
+from fieldbook.features.features import Features
+from fieldbook.scope.framings import AnyFraming
+from fieldbook.model.train import predict
 
 settings = project / "data/settings"
 task, rules = section("task", AnyFraming, settings), section("features", Features, settings)
