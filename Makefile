@@ -14,7 +14,7 @@ help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 repro: env  ## run the pipeline, from the sources to a built Bento; only what has changed
-	@[ -z "$$(find conf/config.yaml conf/model -newer params.yaml 2>&1)" ] || $(BIN)/fieldbook scope
+	@[ -z "$$(find conf/config.yaml conf/model -newer params.yaml 2>&1)" ] || $(BIN)/fieldbook settings
 	@$(BIN)/dvc repro
 	@$(BIN)/fieldbook summary
 	@$(BIN)/fieldbook measure

@@ -10,11 +10,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from server import Server, start
+
 from fieldbook.core.section import section
 from fieldbook.scope.framing import Framing
 from fieldbook.scope.framings import AnyFraming
 from fieldbook.scope.problem import Problem, build_problem
-from server import Server, start
 
 Setting = Callable[[str, Any], Any]
 ROOT = Path(__file__).parents[1]

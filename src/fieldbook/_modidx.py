@@ -1113,6 +1113,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'fieldbook/package/package.py'),
                                            'fieldbook.package.package.companions': ( '08_package/package.html#companions',
                                                                                      'fieldbook/package/package.py'),
+                                           'fieldbook.package.package.counted': ( '08_package/package.html#counted',
+                                                                                  'fieldbook/package/package.py'),
                                            'fieldbook.package.package.describe': ( '08_package/package.html#describe',
                                                                                    'fieldbook/package/package.py'),
                                            'fieldbook.package.package.main': ( '08_package/package.html#main',

@@ -18,7 +18,7 @@ class Stage(NamedTuple):
 
 
 STAGES = (
-    Stage("scope", "scope.settings:main", "conf/ -> params.yaml, checked"),
+    Stage("settings", "scope.settings:main", "conf/ -> params.yaml, checked"),
     Stage("ingest", "data.ingest:main", "sources -> Parquet, through the contracts"),
     Stage("label", "data.label:main", "one row per prediction"),
     Stage("split", "data.split:main", "training, validation, test, production"),

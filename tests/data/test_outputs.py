@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+
 from fieldbook.data.ingest import Ingest, check
 from fieldbook.features.features import Features, compute
 from fieldbook.features.request import frame_arrays

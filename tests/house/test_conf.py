@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
-from fieldbook.scope.check import check_sections, check_targets
-from fieldbook.scope.settings import compose
 
 from fieldbook import FieldbookError
+from fieldbook.scope.check import check_sections, check_targets
+from fieldbook.scope.settings import compose
 from fieldbook.stages import SECTIONS
 
 ROOT = Path(__file__).parents[2]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from browser import needs_axe, needs_browser, serious
+
 from fieldbook.core.page import Outside
 from fieldbook.core.publish import PAGES, notebooks
 

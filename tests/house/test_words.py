@@ -74,7 +74,7 @@ def test_every_subcommand_there_is(said: list[Text]) -> None:
     commands = set(getattr(typer.main.get_command(app), "commands", {}))
     seen = list(named(said, r"(?:`|bin/|\$\(BIN\)/)fieldbook ([a-z][\w-]*)"))
     seen += list(named(said, r"python3? src ([a-z][\w-]*)"))
-    assert {"scope", "lineage", "adopt"} <= {command for command, _ in seen}
+    assert {"settings", "lineage", "adopt"} <= {command for command, _ in seen}
     none([where for command, where in seen if command not in commands])
 
 

@@ -207,9 +207,15 @@ def expected(wiring: Wiring, place: str, params: dict[str, Any], stage: dict[str
     models = any(name.startswith("model/") for name in found) or wiring.unpickles(place)
     entries |= targets(params["model"], wiring.modules) if models else set()
     if "bentofile.yaml" in stage.get("deps", ()):
-        service = yaml.safe_load((wiring.root / "bentofile.yaml").read_text())["service"].partition(":")[0]
-        entries |= {service} | targets(params["problem"], wiring.modules)
+        entries |= packed(wiring) | targets(params["problem"], wiring.modules)
     return wiring.closure(entries), {f"data/settings/{_file(name, 'matrix' in stage)}" for name in found}
+
+
+def packed(wiring: Wiring) -> set[str]:
+    """Return the modules that bentofile.yaml puts into the Bento."""
+    patterns = yaml.safe_load((wiring.root / "bentofile.yaml").read_text())["include"]
+    paths = {path for pattern in patterns for path in wiring.root.glob(pattern)}
+    return {name for name, module in wiring.modules.items() if module.path in paths}
 
 
 def _file(name: str, each: bool) -> str:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from fieldbook import FieldbookError
 from fieldbook.measure.asked import BODIES, CALLERS, Questions, questions
 from fieldbook.measure.bench import bench
 from fieldbook.measure.rivals import COMPETITORS
 from fieldbook.measure.tables import grids, remarks, to_html
-
-from fieldbook import FieldbookError
 
 pytestmark = pytest.mark.slow
 

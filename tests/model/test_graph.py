@@ -8,6 +8,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
+
 from fieldbook.features.features import read_features
 from fieldbook.model.graph import to_graph
 from fieldbook.model.parity import parity

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+
 from fieldbook.core.interval import Evaluate
 from fieldbook.evaluate.bootstrap import bootstrap, intervals
 from fieldbook.evaluate.metrics import METRICS, metric

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 from browser import needs_axe, needs_browser, opened, serious
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
 from fieldbook.observe.dashboard import HEADERS, page, summary
 from fieldbook.observe.history import History
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 pytestmark = [pytest.mark.slow, needs_browser]
 EVIL = "</script><img src=x onerror=\"document.title='broken in'\"><b>"

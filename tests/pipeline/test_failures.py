@@ -44,7 +44,7 @@ def unchanged(project: Project, base: Project, *places: str) -> bool:
 def test_a_wrong_setting_is_named_in_one_line(base: Project, project: Project, case: str) -> None:
     change, named = WRONG_SETTINGS[case]
     change(project)
-    done = project.run("python3", "src", "scope")
+    done = project.run("python3", "src", "settings")
     assert done.returncode == 1 and len(errors(done)) == 1 and named in errors(done)[0], done.stdout
     assert unchanged(project, base, "params.yaml", "data")
 
@@ -52,7 +52,7 @@ def test_a_wrong_setting_is_named_in_one_line(base: Project, project: Project, c
 def test_a_wrong_setting_stops_at_scope(base: Project, project: Project) -> None:
     WRONG_SETTINGS["key"][0](project)
     done = project.run("dvc", "repro", *ROAD)
-    assert done.returncode != 0 and ran(done) == ["scope"], done.stdout
+    assert done.returncode != 0 and ran(done) == ["settings"], done.stdout
     assert len(errors(done)) == 1, done.stdout
     assert unchanged(project, base, "params.yaml", "dvc.lock", "data")
 
@@ -127,7 +127,11 @@ def test_a_killed_stage_leaves_no_trace(base: Project, make: Callable[[], Projec
     assert killed.lock()["train@boosting"] == base.lock()["train@boosting"]
     killed.set("model.boosting.estimator.max_iter", 30)
     for project in (undisturbed, killed):
-        assert ran(project.do("dvc", "repro", "evaluate@boosting")) == ["scope", "train@boosting", "evaluate@boosting"]
+        assert ran(project.do("dvc", "repro", "evaluate@boosting")) == [
+            "settings",
+            "train@boosting",
+            "evaluate@boosting",
+        ]
     assert killed.lock() == undisturbed.lock()
     assert killed.files("data") == undisturbed.files("data")
 
@@ -137,7 +141,7 @@ def test_a_second_machine_gets_the_same_lock(base: Project, bare: Project, tmp_p
     """No cache, no outputs, one thread, another folder, another hash seed."""
     other = copy_project(bare, tmp_path / "elsewhere" / "under another name")
     done = other.do("dvc", "repro", *ROAD, OMP_NUM_THREADS="1", PYTHONHASHSEED="1")
-    assert {*ran(done), "scope"} == stages(bare.path, *ROAD).keys()
+    assert {*ran(done), "settings"} == stages(bare.path, *ROAD).keys()
     ours, theirs = base.lock(), other.lock()
     assert [name for name in ours if ours[name] != theirs.get(name)] == []
     assert ours.keys() == theirs.keys()

@@ -29,7 +29,7 @@ def edited(make: Callable[[], Project]) -> tuple[Project, Run]:
 def test_the_first_run_runs_everything_once(base: Project) -> None:
     names = re.findall(r"(?m)^Running stage '(.+)'", base.log)
     assert len(names) == len(set(names))
-    assert {*names, "scope"} == stages(base.path, *ROAD).keys()  # composing by hand came first; DVC may know that
+    assert {*names, "settings"} == stages(base.path, *ROAD).keys()  # composing by hand came first; DVC may know that
 
 
 def test_the_first_run_keeps_to_its_folder(base: Project) -> None:
@@ -50,7 +50,7 @@ def test_an_edit_of_the_fallback_runs_that_model_the_choice_and_the_package(
     base: Project, edited: tuple[Project, Run]
 ) -> None:
     """Of the other models nothing runs again. The heuristic is in the Bento: it answers when the champion fails."""
-    again = {"scope", *of_model(base, "heuristic", *ROAD), "select", "package", "track", "bento"}
+    again = {"settings", *of_model(base, "heuristic", *ROAD), "select", "package", "track", "bento"}
     assert sorted(ran(edited[1])) == sorted(again)
 
 
@@ -92,9 +92,9 @@ def test_plots_are_one_page(edited: tuple[Project, Run]) -> None:
 def test_a_comment_runs_nothing_but_scope(base: Project, project: Project) -> None:
     with (project.path / "conf/model/boosting.yaml").open("a") as file:
         file.write("# a remark\n")
-    assert ran(project.do("dvc", "repro", *ROAD)) == ["scope"]
+    assert ran(project.do("dvc", "repro", *ROAD)) == ["settings"]
     before, after = base.lock(), project.lock()
-    assert {name for name in before if before[name] != after[name]} == {"scope"}
+    assert {name for name in before if before[name] != after[name]} == {"settings"}
 
 
 def add_setting(project: Project, section: str) -> str:
@@ -121,7 +121,7 @@ def test_a_new_setting_runs_its_own_stage_and_nothing_is_trained(project: Projec
     done = project.do("dvc", "repro", section, *ROAD)
     read = {f"data/settings/{section}.json", *(str(folder) for folder in [Path(module), *Path(module).parents])}
     concerned = {name for name, stage in project.lock().items() if read & {dep["path"] for dep in stage["deps"]}}
-    assert {"scope", section} <= set(ran(done)) <= {"scope", *concerned}
+    assert {"settings", section} <= set(ran(done)) <= {"settings", *concerned}
     assert not [name for name in ran(done) if name.startswith("train@")]
     assert project.read(f"data/settings/{section}.json")["novelty"] == 1
 
@@ -139,7 +139,7 @@ def test_going_back_restores_and_trains_nothing(base: Project, project: Project)
 
     project.do("git", "checkout", "-q", first)
     done = project.do("dvc", "repro", *ROAD)
-    assert set(ran(done)) <= {"scope", "track"}, (
+    assert set(ran(done)) <= {"settings", "track"}, (
         "what is in git, and what must move aliases; the rest comes from the cache"
     )
     assert project.lock() == base.lock()
@@ -154,11 +154,11 @@ def test_a_new_file_is_a_new_model(base: Project, project: Project) -> None:
     (project.path / "conf/model/extra.yaml").write_text(text.replace("logistic:", "extra:", 1))
     project.set("model.extra.estimator.C", 0.02)
     stopped = project.run("dvc", "repro", "select")
-    assert stopped.returncode != 0 and ran(stopped) == ["scope"], stopped.stdout
+    assert stopped.returncode != 0 and ran(stopped) == ["settings"], stopped.stdout
     assert len(errors(stopped)) == 1 and "run `dvc repro` once more" in errors(stopped)[0]
 
     done = project.do("dvc", "repro", "select")
-    assert sorted(set(ran(done)) - {"scope"}) == sorted([*of_model(project, "extra", "select"), "select"])
+    assert sorted(set(ran(done)) - {"settings"}) == sorted([*of_model(project, "extra", "select"), "select"])
     assert project.figure("extra") != base.figure("logistic")
     board = project.read("data/selection/leaderboard.json")["models"]
     assert sorted(row["model"] for row in board) == sorted([*MODELS, "extra"])
@@ -168,11 +168,11 @@ def test_a_new_file_is_a_new_model(base: Project, project: Project) -> None:
 def test_a_deleted_file_is_a_model_less(project: Project) -> None:
     (project.path / "conf/model/heuristic.yaml").unlink()
     stopped = project.run("dvc", "repro", "select")
-    assert stopped.returncode != 0 and ran(stopped) == ["scope"], stopped.stdout
+    assert stopped.returncode != 0 and ran(stopped) == ["settings"], stopped.stdout
     assert len(errors(stopped)) == 1 and "run `dvc repro` once more" in errors(stopped)[0]
 
     done = project.do("dvc", "repro", "select")
-    assert sorted(set(ran(done)) - {"scope"}) == ["select"]
+    assert sorted(set(ran(done)) - {"settings"}) == ["select"]
     board = project.read("data/selection/leaderboard.json")["models"]
     assert sorted(row["model"] for row in board) == ["boosting", "logistic"]
 
@@ -181,8 +181,8 @@ def test_a_deleted_file_is_a_model_less(project: Project) -> None:
 def test_composing_first_makes_one_repro_enough_and_leaves_nothing(project: Project) -> None:
     """What a deleted model left is gone: else `select` depends on files that a fresh clone does not have."""
     (project.path / "conf/model/heuristic.yaml").unlink()
-    project.do("python3", "src", "scope")
-    assert ran(project.do("dvc", "repro", "select")) == ["scope", "select"]
+    project.do("python3", "src", "settings")
+    assert ran(project.do("dvc", "repro", "select")) == ["settings", "select"]
     folders = [project.path / "data" / name for name in ("models", "evaluation")]
     for folder in folders:
         assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["boosting", "logistic"]

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import browser
 import nbformat
 import pytest
+
 from fieldbook.core.page import Outside
 from fieldbook.core.page import to_page as notebook_to_page
 from fieldbook.select.leaderboard import fragment, rows, score, to_page

@@ -13,6 +13,7 @@ import optuna
 import pandas as pd
 import pytest
 import yaml
+
 from fieldbook.scope.settings import compose
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")]

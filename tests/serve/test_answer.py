@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from fieldbook.observe.log import read
 from fieldbook.serve.api import openapi
 from fieldbook.serve.app import answer

@@ -19,9 +19,10 @@ import duckdb
 import httpx
 import psutil
 import pytest
-from fieldbook.observe.log import compact, outcomes, read, view
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from server import BEARER, Server, becomes_ready, changed, free_port, launch, start
+
+from fieldbook.observe.log import compact, outcomes, read, view
 
 pytestmark = pytest.mark.slow
 KILLS = 20

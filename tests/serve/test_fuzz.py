@@ -23,11 +23,12 @@ import msgspec
 import psutil
 import pytest
 import schemathesis
-from fieldbook.observe.log import read, view
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis.engine import events, from_schema
 from server import BEARER, TOKEN, Server
+
+from fieldbook.observe.log import read, view
 
 pytestmark = pytest.mark.slow
 

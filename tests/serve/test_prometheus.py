@@ -17,8 +17,9 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from fieldbook.scope.framing import Framing
 from server import Server, free_port, start
+
+from fieldbook.scope.framing import Framing
 
 pytestmark = pytest.mark.slow
 

@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+
+from fieldbook import FieldbookError
 from fieldbook.package.bento import rehearse
 from fieldbook.serve.app import Fieldbook
 from fieldbook.serve.small import small_champion
-
-from fieldbook import FieldbookError
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICE = Fieldbook.inner.__module__

@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import Setting
+from server import BEARER, Server
+
 from fieldbook.features.features import Features, compute
 from fieldbook.features.request import frame_arrays, records
 from fieldbook.observe.log import outcomes, read
 from fieldbook.scope.problem import Problem
 from fieldbook.serve.servable import Servable
-from server import BEARER, Server
 
 
 def test_samples_get_their_answers(server: Server, manifest: dict[str, Any]) -> None:

@@ -10,8 +10,9 @@ from datetime import date
 
 import numpy as np
 import pandas as pd
-from .strict import Strict
 from pydantic import Field
+
+from .strict import Strict
 
 # %% auto #0
 __all__ = ['Least', 'Evaluate', 'interval', 'six_digits', 'Draws', 'divide', 'figure', 'verdict', 'side']

@@ -14,34 +14,36 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from .page import to_page
-
 from .. import FieldbookError
+from .page import to_page
 
 # %% auto #0
 __all__ = ['PAGES', 'BESIDE', 'links', 'address', 'notebooks', 'reduced', 'scrub', 'execute', 'publish', 'main']
 
 # %% ../../../notebooks/00_core/45_publish.ipynb #04c420fa
 PAGES = {
-    "scope": "The promise",
-    "ingest": "The data",
-    "label": "The labels",
-    "split": "The splits",
-    "quality": "How good the labels are",
-    "features": "The features",
-    "missing": "What is missing, and why",
-    "leakage": "What must not leak",
-    "evaluate": "The models' figures",
-    "select": "The choice",
-    "backtest": "The choice over the year",
-    "audit": "What each feature is worth",
-    "companion": "Other objectives",
-    "card": "The model card",
-    "package": "What is served",
+    "scope/promise": "The promise",
+    "data/ingest": "The data",
+    "data/label": "The labels",
+    "data/split": "The splits",
+    "examine/quality": "How good the labels are",
+    "features/features": "The features",
+    "examine/missing": "What is missing, and why",
+    "examine/leakage": "What must not leak",
+    "evaluate/evaluate": "The models' figures",
+    "select/select": "The choice",
+    "select/backtest": "The choice over the year",
+    "select/audit": "What each feature is worth",
+    "select/companion": "Other objectives",
+    "package/card": "The model card",
+    "package/package": "What is served",
 }
 
 # %% ../../../notebooks/00_core/45_publish.ipynb #7805f567
-BESIDE = {"models": ("evaluate", "select"), "problems": ("ingest", "label")}  # folder: the pages before and after
+BESIDE = {
+    "models": ("evaluate/evaluate", "select/select"),
+    "problems": ("data/ingest", "data/label"),
+}  # folder: the pages before and after
 
 # %% ../../../notebooks/00_core/45_publish.ipynb #81a73b3c
 def links(name: str) -> dict[str, dict[str, str]]:
@@ -49,7 +51,7 @@ def links(name: str) -> dict[str, dict[str, str]]:
 
     Parameters
     ----------
-    name : of the page, such as `select`, or `models/boosting`.
+    name : of the page, such as `select/select`, or `models/boosting`.
     """
     order, up = list(PAGES), "../" * name.count("/")
     before, after = BESIDE.get(name.split("/")[0], ("", ""))

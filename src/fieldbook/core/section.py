@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar
 
-from .strict import explain
 from pydantic import TypeAdapter, ValidationError
 
 from .. import FieldbookError
+from .strict import explain
 
 # %% auto #0
 __all__ = ['Kind', 'SETTINGS', 'section']
@@ -30,7 +30,7 @@ def section(name: str, kind: type[Kind], folder: Path = SETTINGS) -> Kind:
     ----------
     name : of the section: a top-level key of `conf/`, or a part of `model` or `scope`, such as `model/boosting`.
     kind : the type it must have: a `Strict` record, or any type that pydantic can check, such as `dict[str, date]`.
-    folder : holds a file for each section; the stage `scope` writes them.
+    folder : holds a file for each section; the stage `settings` writes them.
 
     Raises
     ------
@@ -41,6 +41,6 @@ def section(name: str, kind: type[Kind], folder: Path = SETTINGS) -> Kind:
     try:
         return TypeAdapter(kind).validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise FieldbookError(f"{path} is missing: run `dvc repro scope` from the project's root") from None
+        raise FieldbookError(f"{path} is missing: run `dvc repro settings` from the project's root") from None
     except ValidationError as error:
         raise FieldbookError(explain(error, str(path))) from None

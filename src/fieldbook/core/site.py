@@ -16,10 +16,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from .. import FieldbookError
 from .page import render, to_page
 from .publish import PAGES, execute, notebooks
-
-from .. import FieldbookError
 
 # %% auto #0
 __all__ = ['imported', 'closure', 'key', 'explained', 'build', 'main']

@@ -37,7 +37,8 @@ class Strict(BaseModel):
     @classmethod
     def _only_known(cls, value: Any) -> Any:
         """Name an unknown key with those there are: pydantic alone would not say them."""
-        unknown = [key for key in value if key not in cls.model_fields] if isinstance(value, dict) else []
+        open_ = cls.model_config.get("extra") == "allow" or not isinstance(value, dict)
+        unknown = [] if open_ else [key for key in value if key not in cls.model_fields]
         if unknown:
             words = no_such("setting", unknown[0], cls.model_fields)
             raise PydanticCustomError("unknown_key", "{words}", {"key": unknown[0], "words": words})
@@ -83,7 +84,7 @@ def parse(text: str, path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise FieldbookError(f"{path}: {' '.join(str(error).split())}") from None
     if not isinstance(settings, dict):
-        raise FieldbookError(f"{path} holds no settings: run `dvc repro scope` from the project's root")
+        raise FieldbookError(f"{path} holds no settings: run `dvc repro settings` from the project's root")
     return settings
 
 # %% ../../../notebooks/00_core/15_strict.ipynb #3a21cb54

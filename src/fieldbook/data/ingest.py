@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from .. import FieldbookError
 from ..core.section import section
 from ..core.strict import Strict
 from ..scope.column import Column, Table
 from ..scope.problem import build_problem
-
-from .. import FieldbookError
 
 # %% auto #0
 __all__ = ['DTYPES', 'NULLABLE', 'Ingest', 'schema', 'check', 'write_tables', 'read_tables', 'main']

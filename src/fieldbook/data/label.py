@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from .. import FieldbookError
 from ..core.files import replace
 from ..core.section import section
 from .ingest import read_tables
 from ..scope.framing import Framing
 from ..scope.framings import AnyFraming
 from ..scope.problem import build_problem
-
-from .. import FieldbookError
 
 # %% auto #0
 __all__ = ['EXAMPLE', 'check_examples', 'count', 'main']

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from .. import FieldbookError
 from ..core.files import replace
 from ..core.section import section
 from ..scope.framing import Framing
 from ..scope.framings import AnyFraming
-
-from .. import FieldbookError
 
 # %% auto #0
 __all__ = ['ORDER', 'assign', 'count', 'main']

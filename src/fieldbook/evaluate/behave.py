@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from .. import FieldbookError
 from ..core.interval import Draws, Least, figure, verdict
 from ..scope.column import Column
 from ..scope.framing import Framing
 from ..scope.limit import Behaviour
-
-from .. import FieldbookError
 
 # %% auto #0
 __all__ = ['shifted', 'changes', 'touched', 'judge', 'behave']

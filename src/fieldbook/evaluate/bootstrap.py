@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
+
 from ..core.interval import Evaluate, six_digits
 from .metrics import metrics_of
 from .scores import Scores
 from ..model.train import predict
 from ..scope.framing import Framing
-from threadpoolctl import threadpool_limits
 
 # %% auto #0
 __all__ = ['bootstrap', 'intervals', 'score']

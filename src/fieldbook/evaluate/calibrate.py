@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+
 from ..core.interval import Draws, figure, side
 from .case import Case
 

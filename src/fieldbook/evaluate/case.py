@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+
 from ..features.features import Features, build
 from ..model.train import predict
 from ..scope.framing import Framing

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from pydantic import Field
+from threadpoolctl import threadpool_limits
+
 from ..core.interval import Draws, Evaluate, Least
 from ..core.strict import Strict
 from .behave import behave
@@ -16,8 +19,6 @@ from .case import Case
 from .fairness import fairness
 from .slice import given
 from ..scope.column import Column, Condition
-from pydantic import Field
-from threadpoolctl import threadpool_limits
 
 # %% auto #0
 __all__ = ['Checks', 'checks', 'heading']

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
+
 from ..core import files
 from ..core.interval import Draws, Evaluate, figure, side
 from ..core.section import section
@@ -28,7 +30,6 @@ from ..features.features import Features, read_features
 from ..scope.framing import Framing
 from ..scope.framings import AnyFraming
 from ..scope.problem import build_problem
-from threadpoolctl import threadpool_limits
 
 # %% auto #0
 __all__ = ['Diagnose', 'guess', 'compare', 'Study', 'diagnose', 'read_study', 'main', 'bench']
@@ -185,6 +186,7 @@ def main(name: str) -> None:
 def bench(name: str, rows: int = 100_000) -> float:
     """Print and return the seconds that metrics and diagnosis of a model take on so many rows; nothing is kept."""
     import joblib
+
     from fieldbook.evaluate.bootstrap import score
     from fieldbook.evaluate.checks import checks
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from .. import FieldbookError
 from ..core.interval import Draws, figure
 from .case import Case
 from ..examine.weak import _tidy
-
-from .. import FieldbookError
 
 # %% auto #0
 __all__ = ['suspects', 'hand_over', 'doubted']

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
+
 from ..core.interval import Draws, figure
 from ..core.strict import Strict
-from pydantic import Field
 
 # %% auto #0
 __all__ = ['Explain', 'importance', 'dependence', 'moved_by']

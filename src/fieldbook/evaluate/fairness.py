@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from .. import FieldbookError
 from ..core.interval import Draws, Least, divide, figure, verdict
 from .slice import inside
 from ..scope.column import Condition
 from ..scope.limit import Fairness
-
-from .. import FieldbookError
 
 # %% auto #0
 __all__ = ['groups_of', 'rates', 'apart', 'fairness', 'by_fairlearn']

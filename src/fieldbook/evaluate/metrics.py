@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from .scores import Event, Scores, Weighed
-from ..scope.framing import Framing
 
 from .. import FieldbookError
+from .scores import Event, Scores, Weighed
+from ..scope.framing import Framing
 
 # %% auto #0
 __all__ = ['EVENTS', 'VALUE', 'METRICS', 'TINY', 'Metric', 'metric', 'roc_auc', 'pr_auc', 'brier', 'log_loss',

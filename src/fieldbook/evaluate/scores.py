@@ -9,9 +9,9 @@ from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
-from ..scope.framing import Framing
 
 from .. import FieldbookError
+from ..scope.framing import Framing
 
 # %% auto #0
 __all__ = ['Ranking', 'Event', 'Scores', 'Weighed']

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from ..core.interval import Draws, Least, divide, figure
-from ..core.strict import Strict
-from ..scope.column import Condition
 from pydantic import Field
 
 from .. import FieldbookError
+from ..core.interval import Draws, Least, divide, figure
+from ..core.strict import Strict
+from ..scope.column import Condition
 
 # %% auto #0
 __all__ = ['Find', 'inside', 'compare_slice', 'given', 'conditions', 'lower_ends', 'find', 'in_words']

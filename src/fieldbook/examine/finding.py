@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
+
 from ..core.strict import Strict
 from ..data.split import ORDER
-from pydantic import Field
 
 # %% auto #0
 __all__ = ['LATER', 'Leakage', 'Examples', 'draws', 'findings']

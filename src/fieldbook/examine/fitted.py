@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
+
 from ..data.split import ORDER
 from .finding import Examples, Leakage, findings
 

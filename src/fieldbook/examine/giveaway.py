@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from .finding import Examples, Leakage, _countable, _interval, draws, findings
 from scipy.sparse import csr_matrix
 from sklearn.tree import DecisionTreeRegressor
+
+from .finding import Examples, Leakage, _countable, _interval, draws, findings
 
 # %% auto #0
 __all__ = ['FOLDS', 'LEAVES', 'SHRINK', 'scores', 'predict', 'out_of_fold', 'folds', 'alone', 'together']

@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from .. import FieldbookError
 from ..core.files import replace
 from ..core.section import section
 from ..data.ingest import Ingest, read_tables
@@ -22,9 +25,6 @@ from .overlap import collapse, duplicates, groups
 from ..features.features import Features
 from ..scope.framings import AnyFraming
 from ..scope.problem import build_problem
-from threadpoolctl import threadpool_limits
-
-from .. import FieldbookError
 
 # %% auto #0
 __all__ = ['ADVICE', 'examine', 'gate', 'main', 'write']

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+
 from .finding import Leakage, findings
 from ..scope.column import Table
 from ..scope.problem import Problem

@@ -11,16 +11,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from ..core.interval import Evaluate
-from ..core.section import section
-from ..core.strict import Strict
-from ..features.features import Features
-from ..scope.framings import AnyFraming
 from pydantic import Field
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.model_selection import GroupKFold
 from sklearn.tree import DecisionTreeClassifier
 from threadpoolctl import threadpool_limits
+
+from ..core.interval import Evaluate
+from ..core.section import section
+from ..core.strict import Strict
+from ..features.features import Features
+from ..scope.framings import AnyFraming
 
 # %% auto #0
 __all__ = ['FOLDS', 'ALIKE', 'LEFT', 'SPLITS', 'Missing', 'gaps', 'observed_gaps', 'company', 'draws', 'ratio', 'figure',

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from sklearn.neighbors import NearestNeighbors
+
 from ..data.split import ORDER
 from .finding import LATER, Examples, Leakage, _interval, draws, findings
 from .giveaway import _standard, folds, out_of_fold, predict, scores
-from sklearn.neighbors import NearestNeighbors
 
 # %% auto #0
 __all__ = ['NEIGHBOURS', 'copied', 'exact', 'near', 'duplicates', 'groups', 'collapse']

@@ -11,15 +11,15 @@ from typing import Annotated
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
+
+from .. import FieldbookError
 from ..core.files import replace
 from ..core.interval import Evaluate, interval
 from ..core.section import section
 from ..core.strict import Strict
 from .weak import LabellingFunction, _tidy, agreement, judge, targets, votes, worth
 from ..scope.framings import AnyFraming
-from pydantic import Field
-
-from .. import FieldbookError
 
 # %% auto #0
 __all__ = ['Label', 'delays', 'delay_quantiles', 'main']

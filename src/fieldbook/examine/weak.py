@@ -9,12 +9,12 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from ..core.interval import Evaluate, interval
-from ..core.strict import Strict
 from pydantic import Field, model_validator
 from sklearn.metrics import cohen_kappa_score
 
 from .. import FieldbookError
+from ..core.interval import Evaluate, interval
+from ..core.strict import Strict
 
 # %% auto #0
 __all__ = ['ABSTAIN', 'LabellingFunction', 'targets', 'votes', 'worth', 'agreement', 'majority', 'label_model', 'combine',

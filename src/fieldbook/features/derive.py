@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
-from ..core.strict import Strict
 from pydantic import Discriminator, Field, Tag
 
 from .. import FieldbookError
+from ..core.strict import Strict
 
 # %% auto #0
 __all__ = ['Derived', 'Hash', 'Cross', 'Cycle', 'hashed', 'crossed', 'cycle', 'derive']

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import model_validator
+
+from .. import FieldbookError
 from ..core.section import section
 from ..core.strict import Strict
 from .derive import Derived, derive
 from .request import frame_arrays
 from ..scope.column import Column
 from ..scope.problem import Problem, build_problem
-from pydantic import model_validator
-
-from .. import FieldbookError
 
 # %% auto #0
 __all__ = ['TAKEN', 'KEYS', 'Features', 'compute', 'kinds', 'matrices', 'usable', 'build', 'main', 'read_features']
@@ -126,6 +126,7 @@ def build(problem: Problem, requests: pd.DataFrame, features: Features) -> pd.Da
 def main() -> None:
     """Stage `features`: data/{raw,examples,splits} -> data/features/{requests,features}.parquet."""
     import pandas as pd
+
     from fieldbook.data.ingest import check, read_tables
     from fieldbook.scope.column import Table
 

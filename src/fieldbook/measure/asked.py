@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from ..core.section import section
 from ..features.features import Features
 from ..package.manifest import Manifest, read_manifest
@@ -72,6 +73,7 @@ def inputs_of(features: pd.DataFrame) -> dict[str, np.ndarray]:
 def questions(project: Path) -> Questions:
     """Return requests of validation, evenly spaced, with what the champion's graph says of them."""
     import pandas as pd
+
     from fieldbook.features.features import build
     from fieldbook.features.request import records
     from fieldbook.model.parity import run

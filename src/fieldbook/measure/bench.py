@@ -18,13 +18,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from .. import FieldbookError
 from ..core.files import replace
 from .asked import Questions, questions
 from .rivals import COMPETITORS, SESSION
 from .rounds import Subject, go_round, in_process, one_process, serving, summarise
 from .tables import show, to_html
-
-from .. import FieldbookError
 
 # %% auto #0
 __all__ = ['PACKAGES', 'bench', 'main']

@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
+
+from .. import FieldbookError
 from ..core.files import digest, replace
 from ..core.interval import Evaluate
 from ..core.section import section
@@ -23,9 +26,6 @@ from ..scope.framings import AnyFraming
 from ..scope.limit import Limit
 from ..select.gate import LATER, PASSED, Figures, judge, overall
 from ..select.leaderboard import fragment, to_page
-from pydantic import Field
-
-from .. import FieldbookError
 
 # %% auto #0
 __all__ = ['PERCENTILES', 'Measure', 'latency', 'one_by_one', 'conclude', 'complaint', 'timings', 'main']

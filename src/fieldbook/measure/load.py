@@ -15,9 +15,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from ..serve.answer import BY_FALLBACK
 
 from .. import FieldbookError
+from ..serve.answer import BY_FALLBACK
 
 # %% auto #0
 __all__ = ['LENGTH', 'Connection', 'Load', 'message', 'call', 'runner', 'describe', 'Caller', 'offer']

@@ -9,13 +9,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from .. import FieldbookError
 from .asked import BODIES, questions
 from .load import call, offer, runner
 from .rivals import COMPETITORS
 from .rounds import ALIKE, requests_of
 from .server import free_port, running
-
-from .. import FieldbookError
 
 # %% auto #0
 __all__ = ['TIMES', 'main']

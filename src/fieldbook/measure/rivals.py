@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from ..core.page import source
 from .asked import MANY, ONE, Questions
 from ..scope.framing import Framing

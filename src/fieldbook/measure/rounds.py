@@ -19,13 +19,13 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+
+from .. import FieldbookError
 from .asked import BODIES, CALLERS, ONE, Questions, inputs_of
 from .load import call, describe, message
 from .rivals import Competitor
 from .server import ask, free_port, running
 from ..scope.framing import Framing
-
-from .. import FieldbookError
 
 # %% auto #0
 __all__ = ['ALIKE', 'FIGURES', 'RATIOS', 'run_graphs', 'sessions', 'parts', 'check', 'requests_of', 'Subject', 'serving',

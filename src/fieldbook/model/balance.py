@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from ..core.strict import Strict, explain
-from .sample import Seed
 from pydantic import Field, ValidationError
 
 from .. import FieldbookError
+from ..core.strict import Strict, explain
+from .sample import Seed
 
 # %% auto #0
 __all__ = ['Perturb', 'Rows', 'resample', 'balanced_weight', 'perturb', 'take_rows', 'prepare']

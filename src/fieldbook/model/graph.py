@@ -10,15 +10,16 @@ from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from onnx import ModelProto, TensorProto, compose, helper, numpy_helper, parser
+from sklearn.base import BaseEstimator
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.multioutput import MultiOutputClassifier
+
 from .network import EmbeddingNetwork, EmbeddingRegressor
 from .prior import PriorCorrected
 from .rule import Rule, RuleRegressor
 from .stack import Stack
 from .train import parts
-from onnx import ModelProto, TensorProto, compose, helper, numpy_helper, parser
-from sklearn.base import BaseEstimator
-from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.multioutput import MultiOutputClassifier
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline

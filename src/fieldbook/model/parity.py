@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import Field
+
+from .. import FieldbookError
 from ..core.strict import Strict
 from ..features.features import matrices
 from .graph import OUTPUTS, to_graph
 from .train import predict
 from ..scope.framing import Framing
-from pydantic import Field
-
-from .. import FieldbookError
 
 if TYPE_CHECKING:
     import pandas as pd

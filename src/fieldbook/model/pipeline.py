@@ -9,13 +9,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from ..features.features import usable
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from .. import FieldbookError
+from ..features.features import usable
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator

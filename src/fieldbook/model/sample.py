@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-from ..core.strict import Strict
 from pydantic import Field
 
 from .. import FieldbookError
+from ..core.strict import Strict
 
 # %% auto #0
 __all__ = ['Sample', 'Seed', 'AllRows', 'SimpleSample', 'StratifiedSample', 'WeightedSample', 'ReservoirSample',

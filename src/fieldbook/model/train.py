@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+
+from .. import FieldbookError
 from ..core.section import SETTINGS, section
 from ..features.features import read_features
 from .balance import prepare, take_rows
 from .sample import Sample, draw
 from ..scope.framing import Framing
 from ..scope.framings import AnyFraming
-
-from .. import FieldbookError
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline

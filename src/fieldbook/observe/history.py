@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from math import inf, isfinite, sqrt
 from typing import NamedTuple
 
-from .series import Growth, Labels, Series, labels_of, quantile, together
 from prometheus_client import REGISTRY, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+
+from .series import Growth, Labels, Series, labels_of, quantile, together
 
 # %% auto #0
 __all__ = ['OUTCOMES', 'ANSWERED', 'REQUESTS', 'Watch', 'has_risen', 'collected', 'Take', 'History', 'requests', 'latency',

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .history import History
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
+
+from .history import History
 
 # %% auto #0
 __all__ = ['Service', 'Clock', 'watched']

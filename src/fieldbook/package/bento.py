@@ -16,6 +16,7 @@ from pathlib import Path
 import yaml
 
 from .. import FieldbookError
+from ..core.files import digest
 
 # %% auto #0
 __all__ = ['HEAVY', 'build_bento', 'write_sbom', 'rehearse', 'main']
@@ -34,8 +35,6 @@ def build_bento(project: Path, target: Path) -> str:
     FieldbookError
         If what was built does not answer as it must.
     """
-    from fieldbook.core.files import digest
-
     shutil.rmtree(target, ignore_errors=True)
     described = yaml.safe_load((project / "bentofile.yaml").read_text())
     included = [path for pattern in described["include"] for path in sorted(project.glob(pattern))]
@@ -47,7 +46,7 @@ def build_bento(project: Path, target: Path) -> str:
         _assemble(project, version, draft)
         shutil.copyfile(deploy / "Dockerfile", draft / "env/docker/Dockerfile")
         write_sbom(deploy / "requirements.lock", draft / "src/sbom.json")
-        rehearse(draft / "src", described["service"].partition(":")[0])
+        rehearse(draft / "src", described["service"].partition(":")[0], "fieldbook.serve.rehearsal")
         os.replace(draft, target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -81,22 +80,25 @@ HEAVY = ("pandas", "sklearn", "torch", "mlflow", "hydra", "pyarrow", "matplotlib
 _REHEARSAL = """
 import importlib, sys
 from pathlib import Path
-sys.modules.update(dict.fromkeys(sys.argv[3:]))
+service, rehearsal, champion, *heavy = sys.argv[1:]
+sys.modules.update(dict.fromkeys(heavy))
 from fieldbook import FieldbookError
 try:
-    importlib.import_module(sys.argv[1]).rehearse(Path(sys.argv[2]))
+    importlib.import_module(service)
+    importlib.import_module(rehearsal).rehearse(Path(champion))
 except FieldbookError as error:
     sys.exit(str(error))
 """
 
 # %% ../../../notebooks/08_package/40_bento.ipynb #1576ff10
-def rehearse(source: Path, service: str) -> None:
+def rehearse(source: Path, service: str, rehearsal: str) -> None:
     """Have the code in a Bento answer its samples.
 
     Parameters
     ----------
     source : the Bento's folder `src`, which holds the package in `src/` and the champion in `data/champion/`.
     service : the module of the service.
+    rehearsal : the module whose `rehearse` asks it.
 
     Raises
     ------
@@ -105,7 +107,7 @@ def rehearse(source: Path, service: str) -> None:
     """
     environment = {**os.environ, "PYTHONPATH": str((source / "src").resolve()), "PYTHONDONTWRITEBYTECODE": "1"}
     champion = (source / "data/champion").resolve()
-    command = [sys.executable, "-c", _REHEARSAL, service, champion, *HEAVY]
+    command = [sys.executable, "-c", _REHEARSAL, service, rehearsal, champion, *HEAVY]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=source)
     if done.returncode != 0:
         said = [line for line in done.stderr.splitlines() if line.strip()] or [f"it ended with {done.returncode}"]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import FieldbookError
 from ..core import plot
 from ..core.files import replace
 from ..core.page import markup, render
@@ -18,8 +19,6 @@ from ..core.section import section
 from ..core.words import count, figure, label, listed
 from ..scope.framing import Framing
 from ..scope.framings import AnyFraming
-
-from .. import FieldbookError
 
 # %% auto #0
 __all__ = ['Story', 'read', 'result', 'others', 'next_steps', 'costs', 'reliability', 'page', 'main']

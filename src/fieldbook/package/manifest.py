@@ -11,6 +11,9 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
+from pydantic import ConfigDict, PlainSerializer, ValidationError, model_serializer, model_validator
+
+from .. import FieldbookError
 from ..core.files import replace
 from ..core.strict import Strict, explain
 from ..features.derive import Derived
@@ -18,9 +21,6 @@ from ..scope.column import Column
 from ..scope.framing import Framing
 from ..scope.framings import AnyFraming
 from ..scope.promise import Combine, Service
-from pydantic import ConfigDict, PlainSerializer, ValidationError, model_serializer, model_validator
-
-from .. import FieldbookError
 
 # %% auto #0
 __all__ = ['Served', 'CODE', 'answering', 'Asked', 'Companion', 'Fallback', 'Inputs', 'Metrics', 'Parity', 'Example', 'Lineage',
@@ -133,15 +133,14 @@ def lineage(
     settings : the sections of the settings that count, by name, `problem` among them; other models' do not count.
     graph, choice : the ONNX file, and the champion's settings and figures.
     raw : folder of the raw tables.
-    code : folder of the package; the modules of `CODE` and the problem's own count.
+    code : folder of the package; the chapters of `CODE` and the problem's own module count.
     also : digests of the other graphs, by name.
     """
-    from fieldbook.core.files import digest
-
+    chapters = [path for name in CODE for path in sorted((code / name).glob("*.py"))]
     problem = code.joinpath(*settings["problem"]["_target_"].split(".")[1:-1]).with_suffix(".py")
     parts = {
         "data": digest(*sorted(raw.glob("*.parquet"))),
-        "code": digest(*(code / f"{name}.py" for name in CODE), problem),
+        "code": digest(*chapters, problem),
         "config": digest(json.dumps(settings, sort_keys=True)),
         "choice": digest(choice),
         "graph": graph_digest(graph),

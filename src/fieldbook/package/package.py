@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.pipeline import Pipeline
+
 from ..core.files import replace
 from ..core.section import section
 from ..features.features import Features, read_features
@@ -37,10 +39,9 @@ from fieldbook.package.manifest import (
 from ..scope.framing import Framing
 from ..scope.framings import AnyFraming
 from ..scope.promise import Combine, Service, Stakeholder
-from sklearn.pipeline import Pipeline
 
 # %% auto #0
-__all__ = ['COUNTED', 'take_graph', 'companions', 'spare', 'samples', 'main', 'describe']
+__all__ = ['take_graph', 'companions', 'spare', 'samples', 'main', 'counted', 'describe']
 
 # %% ../../../notebooks/08_package/30_package.ipynb #87556ab5
 def take_graph(source: Path, target: Path) -> Parity:
@@ -119,10 +120,6 @@ def samples(
     answers = task.answers(predict(model, chosen[names], task))
     return [Example(request=request, answer=answer) for request, answer in zip(sent, answers)]
 
-# %% ../../../notebooks/08_package/30_package.ipynb #0de73ef0
-# The sections of the settings that a lineage id stands for; those of other models do not count.
-COUNTED = ("seed", "problem", "split", "features", "task", "package", "combine")
-
 # %% ../../../notebooks/08_package/30_package.ipynb #793f5c12
 def main() -> None:
     """Stage `package`: data/selection/champion -> data/champion/{model.onnx, manifest.json, card.md, card.html}."""
@@ -144,6 +141,19 @@ def main() -> None:
     replace(target / "card.md", written)
     replace(target / "card.html", card.html(written, f"Model card: {manifest.name} {manifest.version}"))
 
+# %% ../../../notebooks/08_package/30_package.ipynb #c0a17ed5
+def counted() -> dict[str, Any]:
+    """Return the sections of the settings that a lineage id stands for; those of other models do not count."""
+    return {
+        "seed": section("seed", int),
+        "problem": section("problem", dict[str, Any]),
+        "split": section("split", dict[str, str]),
+        "features": section("features", dict[str, Any]),
+        "task": section("task", dict[str, Any]),
+        "package": section("package", dict[str, Any]),
+        "combine": section("combine", dict[str, Any]),
+    }
+
 # %% ../../../notebooks/08_package/30_package.ipynb #bac0c3e4
 def describe(choice: dict[str, Any], source: Path, target: Path) -> Manifest:
     """Write the graphs into `target`, the champion's folder, and return its manifest.
@@ -157,7 +167,7 @@ def describe(choice: dict[str, Any], source: Path, target: Path) -> Manifest:
 
     framing, task, sizes = section("scope/framing", str), section("task", AnyFraming), section("package", Package)
     features, service = section("features", Features), section("scope/service", Service)
-    settings = {name: section(name, Any) for name in COUNTED}
+    settings = counted()
     table, numeric, categorical = read_features("validation")
     held, train = evenly(table, sizes.parity_rows), read_features("train")[0]
     shown = take_graph(source, target)

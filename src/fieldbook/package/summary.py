@@ -9,9 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..core.words import LABELS, figure
-
 from .. import FieldbookError
+from ..core.words import LABELS, figure
 
 # %% auto #0
 __all__ = ['NARROW', 'NEXT', 'rows', 'told', 'main']

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+
+from .. import FieldbookError
 from ..core.files import replace
 from ..features.features import TAKEN
 from ..features.request import frame_arrays
 from .table import Tabular, as_words, read, utc
 from ..scope.column import Column
 from ..scope.settings import compose
-
-from .. import FieldbookError
 
 if TYPE_CHECKING:
     import pandas as pd

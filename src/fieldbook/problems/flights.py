@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from ..features.lookback import as_of_join, last_known, trailing_mean
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from .. import FieldbookError
+from ..features.lookback import as_of_join, last_known, trailing_mean
 
 if TYPE_CHECKING:
     import pandas as pd

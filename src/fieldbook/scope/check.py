@@ -16,12 +16,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_type_hints
 
-from ..core.strict import GIVEN, Fault, _inside, first_fault, no_such
-from .fault import tell
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
 from .. import FieldbookError
+from ..core.strict import GIVEN, Fault, _inside, first_fault, no_such
+from .fault import tell
 
 # %% auto #0
 __all__ = ['check_sections', 'check_targets']

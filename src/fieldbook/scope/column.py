@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ..core.strict import Strict
 from pydantic import model_validator
+
+from ..core.strict import Strict
 
 # %% auto #0
 __all__ = ['Column', 'Table', 'Condition']

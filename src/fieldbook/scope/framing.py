@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
+
 from ..core.strict import Strict
 from .limit import Behaviour, Fairness, Limit
-from pydantic import Field
 
 # %% auto #0
 __all__ = ['Costs', 'Framing', 'Binary']

@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field, model_validator
+
 from ..core.strict import Strict
 from .framing import Binary, Costs, Framing
-from pydantic import Field, model_validator
 
 # %% auto #0
 __all__ = ['AnyFraming', 'CostTable', 'Multiclass', 'LabelCosts', 'Multilabel', 'UnitCosts', 'Regression']

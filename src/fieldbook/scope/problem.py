@@ -9,10 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from ..core.strict import explain
 from pydantic import ValidationError
 
 from .. import FieldbookError
+from ..core.strict import explain
 
 if TYPE_CHECKING:
     import pandas as pd

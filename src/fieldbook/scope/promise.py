@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field, model_validator
+
 from ..core.strict import Strict
 from .framings import AnyFraming
-from pydantic import Field, model_validator
 
 # %% auto #0
 __all__ = ['Stakeholder', 'Steady', 'Service', 'Scope', 'Combine', 'Heuristic']

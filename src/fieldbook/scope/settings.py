@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .. import FieldbookError
 from ..core.files import replace
 from ..core.strict import Fault, no_such, parse
 from .check import _gaps, check_sections, check_targets
 from .fault import tell
-
-from .. import FieldbookError
 
 # %% auto #0
 __all__ = ['compose', 'read', 'divide', 'main']
@@ -81,7 +80,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         return parse(path.read_text(), path)
     except FileNotFoundError:
-        raise FieldbookError(f"{path} is missing: run `dvc repro scope` from the project's root") from None
+        raise FieldbookError(f"{path} is missing: run `dvc repro settings` from the project's root") from None
 
 # %% ../../../notebooks/01_scope/90_settings.ipynb #5b8f02d6
 def divide(settings: dict[str, Any], folder: Path) -> None:
@@ -100,7 +99,7 @@ def divide(settings: dict[str, Any], folder: Path) -> None:
 
 # %% ../../../notebooks/01_scope/90_settings.ipynb #aa4951d3
 def main() -> None:
-    """Stage `scope`: conf/ -> params.yaml -> data/settings."""
+    """Stage `settings`: conf/ -> params.yaml -> data/settings."""
     target = Path("params.yaml")
     before = read(target) if target.exists() else {}
     if before and os.environ.get("DVC_EXP_NAME"):

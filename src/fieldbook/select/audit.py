@@ -13,6 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
+from threadpoolctl import threadpool_limits
+
 from ..core.interval import Evaluate
 from ..core.section import section
 from ..core.strict import Strict
@@ -21,8 +24,6 @@ from ..features.features import read_features
 from ..model.sample import Sample
 from ..model.train import Recipe, learn, predict
 from ..scope.framings import AnyFraming
-from pydantic import Field
-from threadpoolctl import threadpool_limits
 
 # %% auto #0
 __all__ = ['Predict', 'Loss', 'Audit', 'increases', 'importance', 'psi', 'shift', 'by_month', 'judge', 'judged', 'sets',

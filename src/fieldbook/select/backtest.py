@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+
 from ..core.interval import Evaluate, six_digits
 from ..core.section import section
 from ..evaluate.metrics import metrics_of

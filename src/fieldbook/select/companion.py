@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from .. import FieldbookError
 from ..core import files
 from ..core.interval import Evaluate
 from ..core.section import section
@@ -25,8 +27,6 @@ from ..model.train import Recipe, learn
 from ..scope.framings import AnyFraming
 from ..scope.problem import build_problem
 from .gate import Figures
-
-from .. import FieldbookError
 
 # %% auto #0
 __all__ = ['relabel', 'companion', 'main', 'beside']

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+
+from .. import FieldbookError
 from ..core.words import shown
 from ..scope.framing import Framing
 from ..scope.limit import Limit
-
-from .. import FieldbookError
 
 # %% auto #0
 __all__ = ['Figures', 'PASSED', 'FAILED', 'UNCLEAR', 'LATER', 'named', 'look_up', 'Verdict', 'judge', 'overall', 'limits_of',

@@ -12,6 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import Field, model_validator
+
+from .. import FieldbookError
 from ..core.files import replace
 from ..core.interval import Evaluate
 from ..core.section import section
@@ -23,9 +26,6 @@ from ..model.train import rating
 from ..scope.framing import Framing
 from ..scope.framings import AnyFraming
 from .gate import PASSED, Figures, Verdict, judge_all, limits_of, look_up, named, overall
-from pydantic import Field, model_validator
-
-from .. import FieldbookError
 
 # %% auto #0
 __all__ = ['Dimension', 'Select', 'choose', 'gather', 'confirm', 'main']

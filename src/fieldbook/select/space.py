@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from ..core.strict import Strict, explain
 from pydantic import TypeAdapter, ValidationError, model_validator
 
 from .. import FieldbookError
+from ..core.strict import Strict, explain
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from .space import Space
 from threadpoolctl import threadpool_limits
 
 from .. import FieldbookError
+from .space import Space
 
 if TYPE_CHECKING:
     from optuna import Study

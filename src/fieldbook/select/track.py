@@ -13,10 +13,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from .. import FieldbookError
 from ..core.files import digest, replace
 from ..core.section import section
-
-from .. import FieldbookError
 
 # %% auto #0
 __all__ = ['open_store', 'mlflow_run', 'main', 'lineage']

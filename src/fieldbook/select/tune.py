@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
+
+from .. import FieldbookError
 from ..core import files
 from ..core.files import digest
 from ..core.interval import Evaluate, six_digits
@@ -31,9 +34,6 @@ from ..model.train import Recipe, learn, predict, read_recipe
 from .space import Space, changed, current, read_space, tuned_text
 from .sweep import open_study, sweep, workers
 from .track import open_store
-from pydantic import Field
-
-from .. import FieldbookError
 
 if TYPE_CHECKING:
     from optuna import Study

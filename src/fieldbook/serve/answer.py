@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from ..package.manifest import Manifest
-from ..scope.framing import Framing
-from .contract import struct
 from msgspec import Struct
 
 from .. import FieldbookError
+from ..package.manifest import Manifest
+from ..scope.framing import Framing
+from .contract import struct
 
 # %% auto #0
 __all__ = ['TEXT', 'PARTS', 'BY_FALLBACK', 'Outputs', 'Part', 'decided', 'beside', 'weighed', 'fallback', 'version', 'unseen',

@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta, Struct
+
 from ..package.manifest import Example
 from ..scope.framing import Framing
 from .servable import Servable
-from msgspec import Meta, Struct
 
 # %% auto #0
 __all__ = ['TEXT', 'PUBLIC', 'PRIVATE', 'HEADERS', 'WRITTEN', 'PAGE', 'outcome_type', 'openapi', 'page']

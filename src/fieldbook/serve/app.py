@@ -16,12 +16,12 @@ from typing import Any, NoReturn
 
 import bentoml
 from _bentoml_sdk import Service as BentoService
+
+from .. import FieldbookError
 from ..observe import counters
 from ..package.manifest import champion_folder, read_manifest, verified
 from . import connection
 from .front import Front
-
-from .. import FieldbookError
 
 # %% auto #0
 __all__ = ['FAILED', 'image', 'Lean', 'check', 'Fieldbook']

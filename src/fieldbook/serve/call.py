@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
+
 from ..observe import counters
 from ..observe.counters import TALLIES
 from .admission import Ticket

@@ -14,8 +14,9 @@ from collections.abc import Callable
 
 import httptools
 import uvicorn.config
-from ..observe import counters
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from ..observe import counters
 
 # %% auto #0
 __all__ = ['Bounded', 'bound', 'end_with_parent']

@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
-from ..features.request import arrays
-from ..scope.column import Column
 from msgspec import DecodeError, Meta, Struct, ValidationError
 from msgspec.structs import astuple
+
+from ..features.request import arrays
+from ..scope.column import Column
 
 # %% auto #0
 __all__ = ['TIME', 'WHOLE', 'FAULTS', 'LOCAL', 'annotation', 'struct', 'Refused', 'Request', 'Contract']

@@ -16,14 +16,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from .. import FieldbookError
 from ..observe import counters
 from ..observe.counters import TALLIES
 from ..package.manifest import champion_folder
 from .call import Answer, Call, Gone
 from .contract import Refused
 from .routes import Routes, _failure
-
-from .. import FieldbookError
 
 # %% auto #0
 __all__ = ['PASSED_ON', 'Front']

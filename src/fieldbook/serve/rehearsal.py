@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from .. import FieldbookError
 from ..package.manifest import graph_digest, read_manifest
 from .call import ENCODE
 from .front import Front
 from .servable import Graph
-
-from .. import FieldbookError
 
 # %% auto #0
 __all__ = ['post', 'in_process', 'nothing_behind', 'rehearse']

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta, Struct
+
+from .. import FieldbookError
 from ..observe import counters, dashboard
 from ..observe.counters import TALLIES
 from ..observe.log import Log, conceal, now
@@ -23,9 +26,6 @@ from .call import ENCODE, Answer, Call
 from .contract import Refused, Request
 from .servable import Servable, Unanswered
 from .steady import Memory
-from msgspec import Meta, Struct
-
-from .. import FieldbookError
 
 # %% auto #0
 __all__ = ['HTML', 'Routes']

@@ -9,9 +9,8 @@ import hmac
 import os
 from pathlib import Path
 
-from .contract import Refused
-
 from .. import FieldbookError
+from .contract import Refused
 
 # %% auto #0
 __all__ = ['secret', 'authorise']

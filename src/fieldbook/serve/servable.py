@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import onnxruntime
+
 from ..features.features import compute, matrices
 from ..package.manifest import read_manifest, verified
 from ..scope.problem import build_problem

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
 from ..observe.counters import KEPT
 from ..observe.log import digest
 from ..scope.promise import Steady

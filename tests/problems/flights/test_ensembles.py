@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+
 from fieldbook.core.section import section
 from fieldbook.features.features import read_features
 from fieldbook.model.graph import to_graph

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+
 from fieldbook.core.section import section
 from fieldbook.features.features import read_features
 from fieldbook.model.graph import to_graph

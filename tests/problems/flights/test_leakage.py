@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+
+from fieldbook import FieldbookError
 from fieldbook.data.ingest import Ingest
 from fieldbook.examine import finding, leakage, lookahead
 from fieldbook.examine.finding import Leakage
 from fieldbook.scope.problem import Problem, build_problem
-
-from fieldbook import FieldbookError
 
 Tables = dict[str, pd.DataFrame]
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+
 from fieldbook.data.label import check_examples
 from fieldbook.scope.framing import Framing
 from fieldbook.scope.problem import Problem
