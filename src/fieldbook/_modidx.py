@@ -2,6 +2,8 @@
 
 d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_url': '', 'lib_path': 'src/fieldbook'},
   'syms': { 'fieldbook.core.files': { 'fieldbook.core.files.digest': ('00_core/files.html#digest', 'fieldbook/core/files.py'),
+                                      'fieldbook.core.files.drafted': ('00_core/files.html#drafted', 'fieldbook/core/files.py'),
+                                      'fieldbook.core.files.remove': ('00_core/files.html#remove', 'fieldbook/core/files.py'),
                                       'fieldbook.core.files.replace': ('00_core/files.html#replace', 'fieldbook/core/files.py')},
             'fieldbook.core.interval': { 'fieldbook.core.interval.Draws': ('00_core/interval.html#draws', 'fieldbook/core/interval.py'),
                                          'fieldbook.core.interval.Draws.__init__': ( '00_core/interval.html#draws.__init__',

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import replace as changed
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import pandas as pd
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
+from ..core.files import replace
 from ..core.interval import Evaluate
 from ..core.section import section
 from ..core.strict import Strict
@@ -288,7 +289,7 @@ def refitter(
         chosen = [x for x in numeric if x in names], [x for x in categorical if x in names]
         kept, only = sum(chosen, []), recipe.settings.get("only")
         ours = {**recipe.settings, "only": [x for x in only if x in kept]} if only else recipe.settings
-        model = learn(replace(recipe, settings=ours), train, *chosen)
+        model = learn(changed(recipe, settings=ours), train, *chosen)
         columns = model[:-1].transform(train.loc[train.index[:1], kept]).shape[1]
         return (lambda table: predict(model, table[kept], recipe.task)), columns, len(pickle.dumps(model)) / 1024
 
@@ -314,8 +315,8 @@ def main() -> None:
     listed = list(table["feature"][table["verdict"] == "drop"])[::-1][: len(names) - 1]  # one must be left
     recipe = Recipe(choice["model"], choice["settings"], task, section("sample", Sample), seed)
     refit = refitter(recipe, train, numeric, categorical)
-    folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(folder / "features.csv", index=False)
+    replace(folder / "features.csv", table.to_csv(index=False))
     seen = pd.concat([part[["as_of", *names]] for part, _, _ in splits.values()], ignore_index=True)
-    by_month(seen, names).to_csv(folder / "coverage.csv", index=False)
-    without(listed, names, refit, task.cost, labelled, settings, sure, seed).to_csv(folder / "drop.csv", index=False)
+    replace(folder / "coverage.csv", by_month(seen, names).to_csv(index=False))
+    dropped = without(listed, names, refit, task.cost, labelled, settings, sure, seed)
+    replace(folder / "drop.csv", dropped.to_csv(index=False))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import FieldbookError
-from ..core.files import digest, replace
+from ..core.files import digest, drafted, replace
 from ..core.section import section
 
 # %% auto #0
@@ -29,10 +29,8 @@ def open_store(project: Path) -> str:
     store, artifacts = project / "mlflow.db", project / "mlruns"
     with FileLock(f"{store}.lock"):
         if not store.exists():
-            draft = store.with_suffix(".draft")
-            draft.unlink(missing_ok=True)
-            SqlAlchemyStore(f"sqlite:///{draft}", artifacts.as_uri()).engine.dispose()
-            os.replace(draft, store)
+            with drafted(store) as draft:
+                SqlAlchemyStore(f"sqlite:///{draft}", artifacts.as_uri()).engine.dispose()
     return f"sqlite:///{store}"
 
 # %% ../../../notebooks/07_select/20_track.ipynb #8e69f5bd
