@@ -17,10 +17,10 @@ from pydantic import Field
 from threadpoolctl import threadpool_limits
 
 from ..core.files import replace
-from ..core.interval import Evaluate
+from ..core.interval import Draws, Evaluate, figure, six_digits
 from ..core.section import section
 from ..core.strict import Strict
-from ..examine.missing import figure, gaps, ratio
+from ..examine.gap import gaps
 from ..features.features import read_features
 from ..model.sample import Sample
 from ..model.train import Recipe, learn, predict
@@ -97,22 +97,15 @@ def importance(
     seed : of shuffles and replicates.
     """
     label, cluster = table["label"].to_numpy(), table["cluster"].to_numpy()
-    early = (table["as_of"] < table["as_of"].quantile(0.5, interpolation="higher")).to_numpy(float)
-    mean = lambda values, rows: ratio(1000 * values * rows, rows, cluster, sure.replicates, seed)
-    ends = lambda part, values: {f"{part}{end and '_' + end}": values[end or "value"] for end in ("", "low", "high")}
-    result = []
-    all_grown = increases(predict, loss, table[list(names)], label, repeats, seed)
-    for name, grown in zip(names, all_grown.T):
-        parts = {
-            "importance": mean(grown, np.ones(len(grown))),
-            "early": mean(grown, early),
-            "late": mean(grown, 1 - early),
-        }
-        (before, befores), (after, afters) = parts["early"], parts["late"]
-        parts["change"] = after - before, afters - befores
+    early = (table["as_of"] < table["as_of"].quantile(0.5, interpolation="higher")).to_numpy()
+    draws, result = Draws(cluster, sure.replicates, seed), []
+    for name, grown in zip(names, 1000 * increases(predict, loss, table[list(names)], label, repeats, seed).T):
+        before, after = draws.mean(grown, early), draws.mean(grown, ~early)
+        parts = {"importance": draws.mean(grown), "early": before, "late": after, "change": after - before}
         row = {"feature": name}
-        for part, (value, replicates) in parts.items():
-            row |= ends(part, figure(value, replicates, sure.confidence))
+        for part, statistic in parts.items():
+            found = figure(statistic, sure.confidence)
+            row |= {part: found["value"], f"{part}_low": found["low"], f"{part}_high": found["high"]}
         result.append(row)
     return pd.DataFrame(result)
 
@@ -169,8 +162,8 @@ def shift(train: pd.DataFrame, later: dict[str, pd.DataFrame], names: Sequence[s
         for split, table in later.items():
             category = table[name].dtype.kind != "f"
             row[f"present_{split}"] = _present(table[name])
-            row[f"seen_{split}"] = _digits(table[name].isin(known).mean()) if category else np.nan
-            row[f"psi_{split}"] = _digits(psi(train[name], table[name]))
+            row[f"seen_{split}"] = six_digits(table[name].isin(known).mean()) if category else np.nan
+            row[f"psi_{split}"] = six_digits(psi(train[name], table[name]))
         found.append(row)
     return pd.DataFrame(found)
 
@@ -178,15 +171,11 @@ def shift(train: pd.DataFrame, later: dict[str, pd.DataFrame], names: Sequence[s
 def by_month(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Return the share of rows in which each feature is present: a row a feature, a column a month of `as_of`."""
     present = (~gaps(table[list(names)])).groupby(table["as_of"].dt.strftime("%Y-%m").to_numpy()).mean()
-    return present.map(_digits).T.rename_axis("feature").reset_index()
+    return present.map(six_digits).T.rename_axis("feature").reset_index()
 
 # %% ../../../notebooks/07_select/30_audit.ipynb #95552de4
 def _present(column: pd.Series) -> float:
-    return _digits(1 - gaps(column.to_frame()).to_numpy().mean())
-
-# %% ../../../notebooks/07_select/30_audit.ipynb #4cb8087e
-def _digits(value: float) -> float:
-    return float(f"{value:.6g}")
+    return six_digits(1 - gaps(column.to_frame()).to_numpy().mean())
 
 # %% ../../../notebooks/07_select/30_audit.ipynb #0f097a91
 def judge(row: pd.Series, settings: Audit) -> tuple[str, str]:
@@ -256,21 +245,20 @@ def without(
     One row a set, and one for no feature dropped: `dropped`, `features` left, `columns_saved`, `kib_saved`, `cost` per
     1,000 rows, the `difference` to dropping none with `low` and `high`, and whether the set `may_go`.
     """
-    label, cluster, ones = held["label"].to_numpy(), held["cluster"].to_numpy(), np.ones(len(held))
+    label, draws = held["label"].to_numpy(), Draws(held["cluster"].to_numpy(), sure.replicates, seed)
     result, base = [], None
     for dropped in [[], *sets(listed, settings.steps)]:
         predict, columns, kib = refit([name for name in names if name not in dropped])
         cost = 1000 * loss(predict(held), label)
         base = base or (cost, columns, kib)
-        replicated = ratio(cost - base[0], ones, cluster, sure.replicates, seed)
-        differs = figure(*replicated, sure.confidence)
+        differs = figure(draws.mean(cost - base[0]), sure.confidence)
         result.append(
             {
                 "dropped": ", ".join(dropped),
                 "features": len(names) - len(dropped),
                 "columns_saved": base[1] - columns,
                 "kib_saved": round(base[2] - kib, 1),
-                "cost": _digits(cost.mean()),
+                "cost": six_digits(cost.mean()),
                 "difference": differs["value"],
                 "low": differs["low"],
                 "high": differs["high"],
