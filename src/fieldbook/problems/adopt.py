@@ -195,8 +195,6 @@ ingest:
 {table}
 split:                     # the first day of each
 {split}
-evaluate:
-  backtest_from: "{backtest}"
 
 features:
   # What a caller sends. YOURS: take out what is not known yet at the time of the prediction.
@@ -281,7 +279,6 @@ def draft(
         framing=slug,
         names=", ".join(map(_quoted, names)),
         derive=_yaml(derive, 4),
-        backtest=split["validation"],
         problem=_yaml({"_target_": "fieldbook.problems.table.Tabular", **settings}, 2),
         heuristic=_yaml(told, 2, flow=False),
         framings=_yaml({slug: framing}, 4),
