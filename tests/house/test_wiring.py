@@ -50,7 +50,7 @@ def wired(name: str, place: str) -> dict[str, tuple[list[str], list[str]]]:
 def test_a_stage_depends_on_what_it_imports_and_reads(stage: Any, what: str) -> None:
     """Lacking one, an edit does not run the stage again; one too many, it runs for nothing."""
     lacking, superfluous = wired(stage.name, stage.place)[what]
-    assert (lacking, superfluous) == ([], []), "see `python tests/code/wiring.py`, which prints the deps of each stage"
+    assert (lacking, superfluous) == ([], []), "see `python tests/house/wiring.py`, which prints the deps of each stage"
 
 
 def test_every_stage_stands_in_the_table_and_is_run_by_its_name() -> None:
