@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from fieldbook import FieldbookError
-from fieldbook.stages import STAGES, Stage, at
+from fieldbook.stages import ROAD, STAGES, Stage, at
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 PANEL = "Stages, which `dvc repro` calls"
@@ -31,6 +31,21 @@ def add_stage(stage: Stage) -> None:
 
 for each_stage in STAGES:
     add_stage(each_stage)
+
+
+@app.command()
+def repro() -> None:
+    """Run the pipeline on all cores: the main road to the Bento and its summary, then studies and pages."""
+    if at("core.repro:is_outdated")():
+        at("scope.settings:main")()
+    seconds = {stage.name: stage.seconds for stage in STAGES}
+    road, byways = at("core.repro:plan")(ROAD)
+    if not at("core.repro:repro")(road, seconds):
+        sys.exit(1)  # what was wrong is told
+    at("package.summary:main")()
+    at("measure.latency:main")()
+    if not at("core.repro:repro")(byways, seconds, go_on=True):
+        sys.exit(1)
 
 
 @app.command()

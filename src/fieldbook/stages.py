@@ -15,6 +15,7 @@ class Stage(NamedTuple):
     place: str
     summary: str
     each: str | None = None
+    seconds: float = 3  # once on two cores, on the example's data; only for the forecast of how long a run takes
 
 
 STAGES = (
@@ -37,6 +38,15 @@ STAGES = (
     Stage("package", "package.package:main", "champion -> ONNX and manifest"),
     Stage("bento", "package.bento:main", "champion and service -> Bento"),
     Stage("index", "package.index:main", "the page that leads through all pages"),
+)
+
+# The main road, in turns: a stage needs only those before it in its chain and those of earlier turns. Chains of one turn
+# run side by side, one for each model where the stages are several. All other stages are byways.
+ROAD = (
+    (("settings", "ingest", "label", "split", "features", "leakage"),),
+    (("train", "evaluate"),),
+    (("select", "companion", "package"),),
+    (("bento",), ("track",)),
 )
 
 # What each section of conf/ must be: the place of its type, beside the code that reads it, or a plain type.

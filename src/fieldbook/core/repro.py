@@ -21,8 +21,8 @@ from typing import Any
 from .files import replace
 
 # %% auto #0
-__all__ = ['BEGUN', 'SKIPPED', 'Turn', 'OWN', 'Show', 'REMEMBERED', 'instances', 'deal', 'expected', 'Progress', 'shown', 'work',
-           'repro']
+__all__ = ['Chain', 'BEGUN', 'SKIPPED', 'Turn', 'OWN', 'Show', 'REMEMBERED', 'instances', 'road', 'byways', 'plan', 'is_outdated',
+           'deal', 'expected', 'Progress', 'shown', 'work', 'repro']
 
 # %% ../../../notebooks/00_core/60_repro.ipynb #c77c67c8
 def instances(pipeline: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -42,6 +42,59 @@ def instances(pipeline: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[
         ]
         result[name] = [f"{name}@{item}" for item in items] or [name]
     return result
+
+# %% ../../../notebooks/00_core/60_repro.ipynb #4e1f00a2
+Chain = list[str]  # stages that follow one another
+
+
+def road(turns: Sequence[Sequence[Sequence[str]]], stages: Mapping[str, list[str]]) -> list[list[Chain]]:
+    """Return the turns of the main road, with a chain for each item of stages that are several.
+
+    Parameters
+    ----------
+    turns : chains of names by turn, as `stages.ROAD` has them.
+    stages : what `instances` returns.
+    """
+    result = []
+    for turn in turns:
+        known = [[stages[name] for name in chain if name in stages] for chain in turn]
+        result.append([list(one) for chain in known for one in zip(*chain)])
+    return [turn for turn in result if turn]
+
+
+def byways(
+    pipeline: Mapping[str, Any], stages: Mapping[str, list[str]], done: Sequence[list[Chain]]
+) -> list[list[Chain]]:
+    """Return the turns of all stages that are not on the road: the studies, then the pages."""
+    gone = {stage for turn in done for chain in turn for stage in chain}
+    turns: dict[bool, list[Chain]] = {False: [], True: []}
+    for name, each in stages.items():
+        outs = str(pipeline["stages"][name])
+        turns["data/reports/" in outs] += [[stage] for stage in each if stage not in gone]
+    return [turn for turn in turns.values() if turn]
+
+# %% ../../../notebooks/00_core/60_repro.ipynb #4e1f00a4
+def plan(turns: Sequence[Sequence[Sequence[str]]]) -> tuple[list[list[Chain]], list[list[Chain]]]:
+    """Return main road and byways of the project in this folder, from its `dvc.yaml` and the models it composes to.
+
+    Parameters
+    ----------
+    turns : chains of names by turn, as `stages.ROAD` has them.
+    """
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    pipeline, settings = (yaml.load(Path(name).read_text(), loader) for name in ("dvc.yaml", "params.yaml"))
+    stages = instances(pipeline, settings)
+    main = road(turns, stages)
+    return main, byways(pipeline, stages, main)
+
+# %% ../../../notebooks/00_core/60_repro.ipynb #4e1f00a5
+def is_outdated(composed: Path = Path("params.yaml"), conf: Path = Path("conf")) -> bool:
+    """Return whether a file of `conf/` is newer than what it was composed to: DVC reads its list of models from there."""
+    return not composed.exists() or any(
+        path.stat().st_mtime > composed.stat().st_mtime for path in conf.rglob("*.yaml") if "deploy" not in path.parts
+    )
 
 # %% ../../../notebooks/00_core/60_repro.ipynb #ed5fa9d6
 BEGUN = re.compile(r"Running stage '(.+)':")

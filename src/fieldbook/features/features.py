@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from pydantic import model_validator
 
 from .. import FieldbookError
@@ -20,6 +19,9 @@ from .derive import Derived, derive
 from .request import frame_arrays
 from ..scope.column import Column
 from ..scope.problem import Problem, build_problem
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # %% auto #0
 __all__ = ['TAKEN', 'KEYS', 'Features', 'compute', 'kinds', 'matrices', 'usable', 'build', 'main', 'read_features']
@@ -154,6 +156,8 @@ def read_features(
     split: str | None = None, folder: Path = Path("data/features")
 ) -> tuple[pd.DataFrame, list[str], list[str]]:
     """Return the feature table, or one split of it, and the names of its numeric and its categorical features."""
+    import pandas as pd
+
     table = pd.read_parquet(folder / "features.parquet", filters=split and [("split", "==", split)])
     numeric = [name for name in table.select_dtypes("float32")]
     return table, numeric, [name for name in table if name not in numeric + KEYS]

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, PlainSerializer, ValidationError, model_serializer, model_validator
 
 from .. import FieldbookError
-from ..core.files import replace
+from ..core.files import digest, replace
 from ..core.strict import Strict, explain
 from ..features.derive import Derived
 from ..scope.column import Column

@@ -208,5 +208,6 @@ def _origin(
 ) -> Lineage:
     """Return where the champion in `target` comes from."""
     others = {name: other.graph for name, other in also.items()} | ({"fallback": fallback.graph} if fallback else {})
-    graph, choice, code = target / "model.onnx", source / "choice.json", Path(__file__).parent
+    graph, choice = target / "model.onnx", source / "choice.json"
+    code = Path(__file__).parents[1]
     return lineage(settings, graph, choice, Path("data/raw"), code, others)

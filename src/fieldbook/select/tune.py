@@ -186,7 +186,7 @@ class Search:
         return replace(self.recipe, settings=changed(self.recipe.settings, params))
 
 # %% ../../../notebooks/07_select/50_tune.ipynb #e82e5eb2
-CODE = ("sample", "pipeline", "rule", "network", "stack", "prior", "train", "scores", "metrics")
+CODE = ("model", "evaluate")  # chapters
 
 # %% ../../../notebooks/07_select/50_tune.ipynb #0d03d072
 def study_name(search: Search, data: Path) -> str:
@@ -199,7 +199,7 @@ def study_name(search: Search, data: Path) -> str:
         **{name: part.model_dump(mode="json") for name, part in (("task", recipe.task), ("sample", recipe.sample))},
         **search.settings.model_dump(include={"folds", "batch"}),
     }
-    code = (Path(__file__).with_name(f"{name}.py") for name in CODE)
+    code = (path for name in CODE for path in sorted((Path(__file__).parents[1] / name).glob("*.py")))
     return digest(recipe.name, json.dumps(asked), data, *code)
 
 # %% ../../../notebooks/07_select/50_tune.ipynb #7ee8adcc
