@@ -31,7 +31,7 @@ lab: env  ## edit the notebooks in JupyterLab
 	@cd notebooks && ../$(BIN)/jupyter lab
 
 export: env  ## notebooks -> modules; strips outputs
-	@grep -lsE '"outputs": \[$$|"execution_count": [0-9]' notebooks/*.ipynb notebooks/*/*.ipynb | xargs -r $(BIN)/nbstripout --keep-id
+	@grep -lsE '"outputs": \[$$|"execution_count": [0-9]' notebooks/*/*.ipynb | xargs -r $(BIN)/nbstripout --keep-id
 	@$(BIN)/nbdev-export
 
 tune: env  ## search hyper-parameters, as in `make tune MODEL=boosting TRIALS=30 JOBS=2`; goes on where it stopped
