@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
-from fieldbook.core.code import Wiring, modules_of, sections_in
 from wiring import expand, settings_of
 
+from fieldbook.core.code import Wiring, modules_of, sections_in
 from fieldbook.stages import SECTIONS, STAGES, at
 
 ROOT = Path(__file__).parents[2]

@@ -1,4 +1,7 @@
-"""What dvc.yaml comes to, and the settings that each stage reads, by its syntax tree; `python tests/house/wiring.py` prints them."""
+"""What dvc.yaml comes to, and which settings each stage reads, by its syntax tree.
+
+`python tests/house/wiring.py` prints the settings.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from fieldbook.core.code import Wiring
-
 from fieldbook.stages import STAGES
 
 
