@@ -169,7 +169,7 @@ TEMPLATE = """\
 
 problem:
 {problem}
-notebook: tabular          # in notebooks/problems/; its page is published with the others
+notebook: table            # in notebooks/problems/; its page is published with the others
 
 # One number, and the place on it, that told most about the label in training: what people would go by.
 heuristic:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
@@ -120,6 +120,8 @@ def _model_misfits(model: dict[str, Any], keys: tuple[str | int, ...]) -> Iterat
     except ValidationError as error:
         yield _inside((*keys, "rows"), first_fault(error), model["rows"])
     yield from _misfits(model, keys, also=("rows", "regressor", "interpretability"), given=("numeric", "categorical"))
+    if "interpretability" in model:
+        yield from _misfit(model["interpretability"], Literal[1, 2, 3, 4, 5], (*keys, "interpretability"))
     if isinstance(model.get("regressor"), dict):
         yield from _misfits(model["regressor"], (*keys, "regressor"))
 
@@ -170,7 +172,8 @@ def _hints(target: Any) -> dict[str, Any]:
     except NameError:
         names = vars(sys.modules[carrier.__module__]) | vars(builtins)
         written = inspect.get_annotations(carrier).items()
-        known = {name: kind for name, kind in written if all(word in names for word in re.findall(r"[^\W\d]\w*", kind))}
+        needs = lambda kind: re.findall(r"[^\W\d]\w*", re.sub(r"'[^']*'|\"[^\"]*\"", "", kind))
+        known = {name: kind for name, kind in written if all(word in names for word in needs(kind))}
         return get_type_hints(SimpleNamespace(__annotations__=known), names)
 
 # %% ../../../notebooks/01_scope/80_check.ipynb #90a1e984
