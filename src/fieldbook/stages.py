@@ -31,11 +31,11 @@ STAGES = (
     Stage("evaluate", "evaluate.evaluate:main", "its figures on validation, its graph, its checks", "MODEL"),
     Stage("diagnose", "evaluate.diagnose:main", "slices, fairness, behaviour, explanations", "MODEL"),
     Stage("select", "select.select:main", "the champion, and why"),
-    Stage("track", "select.track:main", "record the models in MLflow"),
     Stage("backtest", "select.backtest:main", "the champion's recipe over the year"),
     Stage("companion", "select.companion:main", "other objectives beside the one that is asked"),
     Stage("audit", "select.audit:main", "what each feature is worth"),
     Stage("package", "package.package:main", "champion -> ONNX and manifest"),
+    Stage("track", "package.track:main", "record the models in MLflow"),
     Stage("bento", "package.bento:main", "champion and service -> Bento"),
     Stage("index", "package.index:main", "the page that leads through all pages"),
 )

@@ -114,13 +114,14 @@ class Lineage(Strict):
     graph: str
 
 # %% ../../../notebooks/08_package/10_manifest.ipynb #fd33572e
-# The modules that decide what the champion is.
-CODE = (
-    *("scope", "ingest", "label", "sample", "split", "features"),
-    *("pipeline", "rule", "network", "stack", "prior", "train", "graph"),
-    *("scores", "metrics", "curves", "slice", "fairness", "behave", "case", "checks", "evaluate"),
-    *("gate", "select", "package"),
-)
+# The modules that make of a request what the graph sees, and of a model a graph: what the stage `package` runs by.
+# What chose the model shows in the digest of the choice, what made the data in that of the graph.
+CODE = {
+    "scope": ("column", "limit", "framing", "framings", "promise", "problem"),
+    "features": ("lookback", "request", "derive", "features"),
+    "model": ("prior", "sample", "balance", "pipeline", "rule", "network", "stack", "train", "graph", "parity"),
+    "package": ("manifest", "package"),
+}
 
 # %% ../../../notebooks/08_package/10_manifest.ipynb #88a0c878
 def lineage(
@@ -133,10 +134,10 @@ def lineage(
     settings : the sections of the settings that count, by name, `problem` among them; other models' do not count.
     graph, choice : the ONNX file, and the champion's settings and figures.
     raw : folder of the raw tables.
-    code : folder of the package; the chapters of `CODE` and the problem's own module count.
+    code : folder of the package; the modules of `CODE` and the problem's own count.
     also : digests of the other graphs, by name.
     """
-    chapters = [path for name in CODE for path in sorted((code / name).glob("*.py"))]
+    chapters = [code / chapter / f"{name}.py" for chapter, names in CODE.items() for name in names]
     problem = code.joinpath(*settings["problem"]["_target_"].split(".")[1:-1]).with_suffix(".py")
     parts = {
         "data": digest(*sorted(raw.glob("*.parquet"))),
