@@ -5,7 +5,7 @@ Places are written `MODULE:NAME`, below this package, and imported when they are
 
 import importlib
 from datetime import date
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 
 class Stage(NamedTuple):
@@ -77,7 +77,12 @@ SECTIONS: dict[str, Any] = {
     "package": "model.parity:Package",
     "measure": "measure.latency:Measure",
 }
-ROWS = "model.balance:Rows"  # what a file of conf/model/ says under `rows`
+# What a file of conf/model/ may say beside what builds the model.
+BESIDE: dict[str, Any] = {
+    "rows": "model.balance:Rows",
+    "regressor": str | dict[str, Any],
+    "interpretability": Literal[1, 2, 3, 4, 5],
+}
 
 
 def at(place: str) -> Any:

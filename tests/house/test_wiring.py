@@ -50,7 +50,7 @@ def wired(name: str, place: str) -> dict[str, tuple[list[str], list[str]]]:
 def test_a_stage_depends_on_what_it_imports_and_reads(stage: Any, what: str) -> None:
     """Lacking one, an edit does not run the stage again; one too many, it runs for nothing."""
     lacking, superfluous = wired(stage.name, stage.place)[what]
-    assert (lacking, superfluous) == ([], []), "see `python tests/code/wiring.py`, which prints the deps of each stage"
+    assert (lacking, superfluous) == ([], []), "see `python tests/house/wiring.py`, which prints the deps of each stage"
 
 
 def test_every_stage_stands_in_the_table_and_is_run_by_its_name() -> None:
@@ -62,12 +62,12 @@ def test_every_stage_stands_in_the_table_and_is_run_by_its_name() -> None:
     assert all(callable(at(stage.place)) for stage in STAGES)
 
 
-def test_the_scope_depends_on_all_that_is_composed() -> None:
+def test_settings_depend_on_all_that_is_composed() -> None:
     """A file of conf/ that no stage depends on could be edited, and nothing would happen."""
     defaults = yaml.safe_load((ROOT / "conf/config.yaml").read_text())["defaults"]
     groups = [f"conf/{name}" for entry in defaults if isinstance(entry, dict) for name in entry]
     files = [str(path.relative_to(ROOT)) for path in (ROOT / "conf").glob("*.yaml")]
-    deps = DVC["stages"]["scope"]["deps"]
+    deps = DVC["stages"]["settings"]["deps"]
     assert [file for file in [*groups, *files] if not any(covers(dep, file) for dep in deps)] == []
     named = {f"conf/{entry}.yaml" for entry in defaults if isinstance(entry, str) and entry != "_self_"}
     assert {*files} == {*named, "conf/config.yaml"}, "every file in conf/ is composed"

@@ -1,4 +1,4 @@
-"""What the code and the settings of each stage are, by its syntax tree; `python tests/code/wiring.py` prints it.
+"""What the code and the settings of each stage are, by its syntax tree; `python tests/house/wiring.py` prints it.
 
 A stage is one function of one module. Its code is that module and what it imports, in any form and at any depth; its
 settings are the sections that the function asks for by `section(...)`, itself or through what it calls. What is

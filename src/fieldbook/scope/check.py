@@ -113,13 +113,12 @@ def check_targets(settings: dict[str, Any], conf: Path = Path("conf"), known: Ma
 # %% ../../../notebooks/01_scope/80_check.ipynb #3cee0849
 def _model_misfits(model: dict[str, Any], keys: tuple[str | int, ...]) -> Iterator[Fault]:
     """Yield what is wrong with a file of conf/model/, which also says what becomes of rows and of a value."""
-    from fieldbook.stages import ROWS, at
+    from fieldbook.stages import BESIDE, at
 
-    try:
-        at(ROWS).model_validate(model.get("rows") or {})
-    except ValidationError as error:
-        yield _inside((*keys, "rows"), first_fault(error), model["rows"])
-    yield from _misfits(model, keys, also=("rows", "regressor", "interpretability"), given=("numeric", "categorical"))
+    for name, kind in BESIDE.items():
+        if model.get(name) is not None:
+            yield from _misfit(model[name], at(kind) if isinstance(kind, str) else kind, (*keys, name))
+    yield from _misfits(model, keys, also=tuple(BESIDE), given=("numeric", "categorical"))
     if isinstance(model.get("regressor"), dict):
         yield from _misfits(model["regressor"], (*keys, "regressor"))
 
