@@ -44,7 +44,9 @@ def repro() -> None:
         sys.exit(1)  # what was wrong is told
     at("package.summary:main")()
     at("measure.latency:main")()
-    if not at("core.repro:repro")(byways, seconds, go_on=True):
+    good = at("core.repro:repro")(byways, seconds, go_on=True)
+    at("core.repro:forget")([stage for turn in [*road, *byways] for chain in turn for stage in chain])
+    if not good:
         sys.exit(1)
 
 

@@ -20,6 +20,7 @@ class Stage(NamedTuple):
 
 STAGES = (
     Stage("settings", "scope.settings:main", "conf/ -> params.yaml, checked"),
+    Stage("code", "core.code:main", "what code each stage runs"),
     Stage("ingest", "data.ingest:main", "sources -> Parquet, through the contracts"),
     Stage("label", "data.label:main", "one row per prediction"),
     Stage("split", "data.split:main", "training, validation, test, production"),
@@ -43,7 +44,7 @@ STAGES = (
 # The main road, in turns: a stage needs only those before it in its chain and those of earlier turns. Chains of one turn
 # run side by side, one for each model where the stages are several. All other stages are byways.
 ROAD = (
-    (("settings", "ingest", "label", "split", "features", "leakage"),),
+    (("settings", "code", "ingest", "label", "split", "features", "leakage"),),
     (("train", "evaluate"),),
     (("select", "companion", "package"),),
     (("bento",), ("track",)),

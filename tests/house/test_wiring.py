@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 from datetime import date
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from wiring import Wiring, expand, expected, sections_in
+from fieldbook.core.code import Wiring, modules_of, sections_in
+from wiring import expand, settings_of
 
 from fieldbook.stages import SECTIONS, STAGES, at
 
@@ -33,24 +33,29 @@ def differ(deps: list[str], files: set[str], below: str) -> tuple[list[str], lis
     return lacking, sorted(dep for dep in ours if not any(covers(dep, file) for file in files))
 
 
-@cache
-def wired(name: str, place: str) -> dict[str, tuple[list[str], list[str]]]:
-    """Return what the stage lacks, and what it has too much, of code and of settings."""
-    stage = DVC["stages"][name]
-    modules, settings = expected(WIRING, place, PARAMS, stage)
-    code = {str(WIRING.modules[name].path.relative_to(ROOT)) for name in modules}
-    return {
-        "code": differ(stage["deps"], code, "src/fieldbook"),
-        "settings": differ(stage["deps"], settings, "data/settings"),
-    }
-
-
 @each_stage
-@pytest.mark.parametrize("what", ["code", "settings"])
-def test_a_stage_depends_on_what_it_imports_and_reads(stage: Any, what: str) -> None:
+def test_a_stage_depends_on_the_settings_it_reads(stage: Any) -> None:
     """Lacking one, an edit does not run the stage again; one too many, it runs for nothing."""
-    lacking, superfluous = wired(stage.name, stage.place)[what]
-    assert (lacking, superfluous) == ([], []), "see `python tests/house/wiring.py`, which prints the deps of each stage"
+    files = settings_of(WIRING, stage.place, bool(stage.each))
+    lacking, superfluous = differ(DVC["stages"][stage.name]["deps"], files, "data/settings")
+    assert (lacking, superfluous) == ([], []), "see `python tests/house/wiring.py`, which prints them for each stage"
+
+
+def test_a_stage_depends_on_the_code_it_runs() -> None:
+    """By the file that the stage `code` leaves for it; what makes that file, and what comes before it, by folder."""
+    for name, stage in DVC["stages"].items():
+        deps, words = stage.get("do", stage)["deps"], stage.get("do", stage)["cmd"].split()
+        made = [dep for dep in deps if dep.startswith("data/code/")]
+        ours = [dep for dep in deps if covers("src/fieldbook", dep)]
+        assert ours if name in ("settings", "code") else (made, ours) == ([f"data/code/{words[2]}.json"], []), name
+
+
+def test_the_bento_holds_the_code_it_runs() -> None:
+    """The service, its rehearsal, and all that they import, are in the list of bentofile.yaml."""
+    patterns = yaml.safe_load((ROOT / "bentofile.yaml").read_text())["include"]
+    packed = {path for pattern in patterns for path in ROOT.glob(pattern)}
+    needed = WIRING.closure({"fieldbook.serve.app", "fieldbook.serve.rehearsal"})
+    assert [name for name in sorted(needed) if WIRING.modules[name].path not in packed] == []
 
 
 def test_every_stage_stands_in_the_table_and_is_run_by_its_name() -> None:
@@ -62,7 +67,7 @@ def test_every_stage_stands_in_the_table_and_is_run_by_its_name() -> None:
     assert all(callable(at(stage.place)) for stage in STAGES)
 
 
-def test_settings_depend_on_all_that_is_composed() -> None:
+def test_the_settings_depend_on_all_that_is_composed() -> None:
     """A file of conf/ that no stage depends on could be edited, and nothing would happen."""
     defaults = yaml.safe_load((ROOT / "conf/config.yaml").read_text())["defaults"]
     groups = [f"conf/{name}" for entry in defaults if isinstance(entry, dict) for name in entry]
@@ -137,16 +142,18 @@ def small(tmp_path: Path) -> Wiring:
 def test_all_forms_of_import_are_followed(small: Wiring) -> None:
     """Absolute, renamed, relative, inside functions; and not what only a type checker sees."""
     params = {"problem": {}, "model": {"m": {"_target_": "fieldbook.two.never.Model", "C": 1}}}
-    modules, settings = expected(small, "two.stage:main", params, {"matrix": {}})
     names = {"two.stage", "two.helped", "one.sibling", "one.named", "one.plain", "one.base", "settings"}
+    modules = modules_of(small, "stage", "two.stage:main", params)
     assert modules == {f"fieldbook.{name}" for name in {*names, "two.never"}}, "a model's class is imported by its name"
-    assert settings == {"data/settings/model/${item.model}.json", "data/settings/limits.json"}
-    assert expected(small, "two.stage:main", params, {})[1] == {"data/settings/model", "data/settings/limits.json"}
-    assert expected(small, "two.helped:other", params, {}) == (
-        {"fieldbook.two.helped", "fieldbook.settings"},
-        {"data/settings/other.json"},
-    )
-    assert "fieldbook.two.never" in expected(small, "two.stage:second", params, {})[0], "what was pickled is imported"
+    assert settings_of(small, "two.stage:main", True) == {
+        "data/settings/model/${item.model}.json",
+        "data/settings/limits.json",
+    }
+    assert settings_of(small, "two.stage:main", False) == {"data/settings/model", "data/settings/limits.json"}
+    assert modules_of(small, "other", "two.helped:other", params) == {"fieldbook.two.helped", "fieldbook.settings"}
+    assert settings_of(small, "two.helped:other", False) == {"data/settings/other.json"}
+    second = modules_of(small, "second", "two.stage:second", params)
+    assert "fieldbook.two.never" in second, "what was pickled is imported"
 
 
 def test_lacking_and_superfluous_dependencies_are_found() -> None:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from .files import replace
 
 # %% auto #0
 __all__ = ['Chain', 'BEGUN', 'SKIPPED', 'Turn', 'OWN', 'Show', 'REMEMBERED', 'instances', 'road', 'byways', 'plan', 'is_outdated',
-           'deal', 'expected', 'Progress', 'shown', 'work', 'repro']
+           'deal', 'expected', 'Progress', 'shown', 'work', 'repro', 'forget']
 
 # %% ../../../notebooks/00_core/60_repro.ipynb #c77c67c8
 def instances(pipeline: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -200,18 +201,19 @@ def shown(progress: Progress) -> Iterator[Show]:
         yield show
 
 # %% ../../../notebooks/00_core/60_repro.ipynb #5aa79b11
-def work(stages: Sequence[str], progress: Progress, show: Show, go_on: bool) -> bool:
+def work(stages: Sequence[str], progress: Progress, show: Show, threads: int, go_on: bool) -> bool:
     """Run `dvc repro` for some stages; return whether it succeeded.
 
     Parameters
     ----------
     stages : targets of `dvc repro`.
     progress, show : are told what DVC prints.
+    threads : of each stage; more workers with more threads than there are cores would wait for one another.
     go_on : whether the others run although one failed.
     """
     dvc = str(Path(sys.executable).with_name("dvc"))
     command = [dvc, "--wait-for-lock", "repro", "--single-item", *(["--keep-going"] if go_on else []), *stages]
-    environment, running = {**os.environ, "PYTHONUNBUFFERED": "1"}, ""
+    environment, running = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONUNBUFFERED": "1"}, ""
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, env=environment, **pipes) as process:
         for line in process.stdout or ():
@@ -254,8 +256,18 @@ def repro(turns: Sequence[Sequence[Sequence[str]]], seconds: Mapping[str, float]
     progress, good = Progress(dealt, known), True
     with shown(progress) as show, ThreadPoolExecutor(jobs) as pool:
         for turn in dealt:
-            good = all(list(pool.map(lambda stages: work(stages, progress, show, go_on), turn))) and good
+            share = partial(work, progress=progress, show=show, threads=max(jobs // len(turn), 1), go_on=go_on)
+            good = all(list(pool.map(share, turn))) and good
             if not (good or go_on):
                 break
     replace(REMEMBERED, json.dumps(before | progress.took, indent=1) + "\n")
     return good
+
+# %% ../../../notebooks/00_core/60_repro.ipynb #4e1f00b2
+def forget(stages: Sequence[str], lock: Path = Path("dvc.lock")) -> list[str]:
+    """Remove from a `dvc.lock` the stages that are not among these; return their names."""
+    head, *blocks = re.split(r"(?m)^(?=  [^ \n]+:\n)", lock.read_text())
+    gone = [block for block in blocks if block.split(":\n")[0].strip() not in stages]
+    if gone:
+        replace(lock, head + "".join(block for block in blocks if block not in gone))
+    return [block.split(":\n")[0].strip() for block in gone]

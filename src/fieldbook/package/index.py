@@ -69,7 +69,7 @@ def read(data: Path) -> Story:
         lines = (data / "evaluation" / board["champion"] / "calibration.csv").read_text().splitlines()
     except FileNotFoundError as error:
         raise FieldbookError(f"{error.filename} is not there yet: run `make repro`") from None
-    words = [section(f"scope/{name}", str, settings) for name in ("promise", "business")]
+    words = [section("scope/promise", str, settings), section("scope/business", str, settings)]
     task, notebook = section("task", AnyFraming, settings), section("notebook", str, settings)
     return Story(*words, task, board, manifest, list(csv.DictReader(lines)), notebook)
 
