@@ -23,7 +23,7 @@ from ..scope.framings import AnyFraming
 from ..scope.promise import Combine, Service
 
 # %% auto #0
-__all__ = ['Served', 'CODE', 'answering', 'Asked', 'Companion', 'Fallback', 'Inputs', 'Metrics', 'Parity', 'Example', 'Lineage',
+__all__ = ['Served', 'answering', 'Asked', 'Companion', 'Fallback', 'Inputs', 'Metrics', 'Parity', 'Example', 'Lineage',
            'lineage', 'graph_digest', 'Manifest', 'read_manifest', 'verified', 'champion_folder']
 
 # %% ../../../notebooks/08_package/10_manifest.ipynb #72b0b3e6
@@ -113,16 +113,6 @@ class Lineage(Strict):
     choice: str
     graph: str
 
-# %% ../../../notebooks/08_package/10_manifest.ipynb #fd33572e
-# The modules that make of a request what the graph sees, and of a model a graph: what the stage `package` runs by.
-# What chose the model shows in the digest of the choice, what made the data in that of the graph.
-CODE = {
-    "scope": ("column", "limit", "framing", "framings", "promise", "problem"),
-    "features": ("lookback", "request", "derive", "features"),
-    "model": ("prior", "sample", "balance", "pipeline", "rule", "network", "stack", "train", "graph", "parity"),
-    "package": ("manifest", "package"),
-}
-
 # %% ../../../notebooks/08_package/10_manifest.ipynb #88a0c878
 def lineage(
     settings: dict[str, Any], graph: Path, choice: Path, raw: Path, code: Path, also: dict[str, str]
@@ -134,14 +124,12 @@ def lineage(
     settings : the sections of the settings that count, by name, `problem` among them; other models' do not count.
     graph, choice : the ONNX file, and the champion's settings and figures.
     raw : folder of the raw tables.
-    code : folder of the package; the modules of `CODE` and the problem's own count.
+    code : the file that the stage `code` leaves for `package`: a digest of each module that it runs.
     also : digests of the other graphs, by name.
     """
-    chapters = [code / chapter / f"{name}.py" for chapter, names in CODE.items() for name in names]
-    problem = code.joinpath(*settings["problem"]["_target_"].split(".")[1:-1]).with_suffix(".py")
     parts = {
         "data": digest(*sorted(raw.glob("*.parquet"))),
-        "code": digest(*chapters, problem),
+        "code": digest(code),
         "config": digest(json.dumps(settings, sort_keys=True)),
         "choice": digest(choice),
         "graph": graph_digest(graph),

@@ -208,6 +208,5 @@ def _origin(
 ) -> Lineage:
     """Return where the champion in `target` comes from."""
     others = {name: other.graph for name, other in also.items()} | ({"fallback": fallback.graph} if fallback else {})
-    graph, choice = target / "model.onnx", source / "choice.json"
-    code = Path(__file__).parents[1]
+    graph, choice, code = target / "model.onnx", source / "choice.json", Path("data/code/package.json")
     return lineage(settings, graph, choice, Path("data/raw"), code, others)
