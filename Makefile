@@ -8,39 +8,40 @@ PORT ?= 3000
 export BENTOML_DO_NOT_TRACK := True
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help repro test check lab tune serve bench container export runs lint lock clean env
+.PHONY: help repro test check site lab tune serve bench container export runs lint lock clean env
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-repro: env  ## run the pipeline, from the sources to a built Bento; only what has changed
-	@[ -z "$$(find conf/config.yaml conf/model -newer params.yaml 2>&1)" ] || $(BIN)/fieldbook settings
-	@$(BIN)/dvc repro
-	@$(BIN)/fieldbook summary
-	@$(BIN)/fieldbook measure
+repro: env  ## run the pipeline on all cores: to the built Bento first, then studies and pages; only what has changed
+	@$(BIN)/fieldbook repro
 
-test: repro  ## run the tests that a push needs: the notebooks' own, pipeline, server and container; some four minutes
+test: repro  ## run the tests that a push needs: the notebooks' own, pipeline, server and container; about four minutes
 	@$(PYTEST) -m "not slow"
 
-check: repro  ## run every test, the long ones, too; some fifteen minutes (ONLY=slow: those that `make test` leaves out)
+check: repro  ## run every test, also the long ones; about twenty minutes (ONLY=slow: those that `make test` leaves out)
 	@$(PYTEST) $(if $(ONLY),-m "$(ONLY)")
 
 PYTEST = $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
+
+site: env  ## all notebooks as pages, run from top to bottom -> data/site/; only what has changed
+	@$(BIN)/fieldbook site
 
 lab: env  ## edit the notebooks in JupyterLab
 	@cd notebooks && ../$(BIN)/jupyter lab
 
 export: env  ## notebooks -> modules; strips outputs
-	@grep -lsE '"outputs": \[$$|"execution_count": [0-9]' notebooks/*.ipynb notebooks/*/*.ipynb | xargs -r $(BIN)/nbstripout --keep-id
+	@grep -lsE '"outputs": \[$$|"execution_count": [0-9]' notebooks/*/*.ipynb | xargs -r $(BIN)/nbstripout --keep-id
 	@$(BIN)/nbdev-export
 
-tune: env  ## search hyper-parameters, as in `make tune MODEL=boosting TRIALS=30 JOBS=2`; goes on where it was stopped
+tune: env  ## search hyper-parameters, as in `make tune MODEL=boosting TRIALS=30 JOBS=2`; goes on where it stopped
 	@$(BIN)/dvc repro -q features
 	@$(BIN)/fieldbook tune $(or $(MODEL),$(error say which model, as in: make tune MODEL=boosting)) \
 	  $(addprefix --trials=,$(TRIALS)) $(addprefix --jobs=,$(JOBS)) $(addprefix --name=,$(NAME)) $(if $(FORCE),--force)
 
 serve: env  ## start the built Bento on http://localhost:3000 (PORT=... for another)
 	@[ -d data/bento ] || $(MAKE) repro
+	@$(BIN)/fieldbook ready
 	@echo "http://localhost:$(PORT)   predictions are logged in logs/   Ctrl+C stops"
 	@BENTOML_HOME=$(CURDIR)/tmp/bentoml BENTOML_CONFIG=$(CURDIR)/conf/deploy/bentoml.yaml FIELDBOOK_LOGS=$(CURDIR)/logs \
 	  $(BIN)/bentoml serve $(CURDIR)/data/bento --host 127.0.0.1 --port $(PORT)
@@ -51,13 +52,17 @@ bench: env  ## time the Bento next to other servers with the same champion, on t
 
 container: env  ## build the image of the Bento, with docker or podman
 	@[ -d data/bento ] || $(MAKE) repro
+	@$(BIN)/fieldbook ready
 	@conf/deploy/container.sh
 
 runs: env  ## look at all that was tried, in MLflow's pages
 	@$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1
 
 lint: env  ## check the style of hand-written code and of notebooks
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check src/fieldbook/cli.py src/fieldbook/__*.py src/__main__.py src/hydra_plugins tests notebooks/conftest.py
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check $(HAND_WRITTEN)
+
+HAND_WRITTEN = src/fieldbook/cli.py src/fieldbook/stages.py src/fieldbook/__*.py src/__main__.py src/hydra_plugins \
+  src/fieldbook/pages/rivals tests notebooks/conftest.py
 
 lock: env  ## resolve pyproject.toml into requirements.lock and the container's lock
 	@$(LOCK) --group dev --group serve pyproject.toml -o requirements.lock

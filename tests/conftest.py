@@ -27,11 +27,11 @@ FIRST = (
     "serve/test_faults.py",
     "pipeline/test_adopt.py",
     "serve/test_fuzz.py",
-    "flights/test_framings.py",
+    "problems/flights/test_framings.py",
     "pipeline/test_experiments.py",
     "select/test_tune.py",
     "pipeline/test_failures.py",
-    "flights/test_figures.py",
+    "problems/flights/test_figures.py",
     "serve/test_prometheus.py",
     "measure/test_bench.py",
 )
@@ -41,7 +41,7 @@ FIRST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files that take longest first; the others stay in the order they have."""
     place = {name: n for n, name in enumerate(FIRST)}
-    items.sort(key=lambda item: place.get("/".join(item.path.parts[-2:]), len(FIRST)))
+    items.sort(key=lambda item: place.get(str(item.path).rpartition("/tests/")[2], len(FIRST)))
 
 
 @pytest.fixture(scope="session")

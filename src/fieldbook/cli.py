@@ -119,6 +119,12 @@ def summary() -> None:
 
 
 @app.command()
+def ready() -> None:
+    """Say whose Bento data/bento is; fail if there is none, or conf/ asks for another problem."""
+    at("package.ready:main")()
+
+
+@app.command()
 def verify(revision: Annotated[str, typer.Argument(help="the commit to compare with")] = "HEAD") -> None:
     """Compare the outputs of a run with the committed ones: equal, within tolerance, or different."""
     raise typer.Exit(0 if at("core.verify:verify")(revision) else 1)

@@ -41,8 +41,8 @@ STAGES = (
     Stage("index", "package.index:main", "the page that leads through all pages"),
 )
 
-# The main road, in turns: a stage needs only those before it in its chain and those of earlier turns. Chains of one turn
-# run side by side, one for each model where the stages are several. All other stages are byways.
+# The main road, in turns: a stage needs only those before it in its chain and those of earlier turns. Chains of one
+# turn run side by side, one for each model where the stages are several. All other stages are byways.
 ROAD = (
     (("settings", "code", "ingest", "label", "split", "features", "leakage"),),
     (("train", "evaluate"),),

@@ -17,7 +17,8 @@ from fieldbook.scope.settings import compose
 from fieldbook.stages import SECTIONS
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = yaml.safe_load(compose(ROOT / "conf", ["problem=flights"]))
+SETTINGS = yaml.safe_load(compose(ROOT / "conf"))
+(PROBLEM,) = re.findall(r"(?m)^  - problem: (\w+)", (ROOT / "conf/config.yaml").read_text())
 Keys = tuple[str | int, ...]
 
 # Whose keys are names that the user gives.
@@ -50,7 +51,7 @@ def stands(keys: Keys) -> Any:
 def cases() -> Iterator[Any]:
     """Yield a wrong key and a wrong type for each kind of place in each file that is composed."""
     seen = set()
-    for path in [*ROOT.glob("conf/*.yaml"), ROOT / "conf/problem/flights.yaml", *ROOT.glob("conf/model/*.yaml")]:
+    for path in [*ROOT.glob("conf/*.yaml"), ROOT / f"conf/problem/{PROBLEM}.yaml", *ROOT.glob("conf/model/*.yaml")]:
         prefix = ("model",) if path.parent.name == "model" else ()
         content = {key: value for key, value in yaml.safe_load(path.read_text()).items() if key != "defaults"}
         for keys, value in places(content, prefix):

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import yaml
+
 from fieldbook.scope.settings import compose
 
 

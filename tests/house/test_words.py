@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import typer.main
 import yaml
 
 from fieldbook.cli import app
+from fieldbook.core.publish import PAGES
 
 ROOT = Path(__file__).parents[2]
 MADE = [  # places that neither git nor DVC knows, and who makes them
@@ -21,7 +23,8 @@ MADE = [  # places that neither git nor DVC knows, and who makes them
     "data/site",  # `make site`
     "data/sources",  # whoever has a table
     "conf/problem/orders.yaml",  # `fieldbook adopt` in the README's example
-    "src/sbom.json",  # the Bento holds it there
+    "src/sbom.json",  # in the Bento
+    "src/data/champion/manifest.json",  # in the Bento
     "src/*.egg-info",  # pip
 ]
 Text = tuple[Path, int, str]
@@ -87,20 +90,19 @@ def test_every_stage_there_is(said: list[Text]) -> None:
     none([where for stage, where in seen if stage not in stages])
 
 
-PLACE = r"(?<![\w./~-])((?:conf|data|src|tests|notebooks|\.ci)/[\w./*{}-]*[\w*}])"
+PLACE = r"(?<![\w./~-])((?:conf|data|src|tests|notebooks|\.ci)/(?:[\w./*-]|\{[^}]*\})*(?:[\w*]|\{[^}]*\}))"
 
 
 def there(place: str, outs: set[str]) -> bool:
-    """Return whether a place is in the tree, or is made by a stage or by hand.
+    """Return whether a place is in the tree, is made by a stage or by hand, or is the name of a page.
 
     `{...}`, `*` and CAPITALS stand for a name.
     """
-    pattern = re.sub(r"\{[^}]*\}?|\b[A-Z]{2,}\b(?!\.md)|\*+", "*", place).rstrip("/.")
-    if any(ROOT.glob(pattern)):
+    pattern = re.sub(r"\{[^}]*\}|\b[A-Z]{2,}\b(?!\.md)|\*+", "*", place).rstrip("/.")
+    if place in PAGES or any(ROOT.glob(pattern)):
         return True
-    inside = lambda a, b: Path(b) == Path(a) or Path(b) in Path(a).parents
-    wild = re.compile(re.escape(pattern).replace(r"\*", "[^/]*"))
-    return any(inside(pattern, out) or inside(out, pattern) or wild.fullmatch(out) for out in {*outs, *MADE})
+    one_in_the_other = lambda out: all(map(fnmatch, out.split("/"), pattern.split("/")))
+    return any(map(one_in_the_other, {*outs, *MADE}))
 
 
 def strings(path: Path) -> list[Text]:

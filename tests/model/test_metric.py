@@ -1,32 +1,40 @@
-"""A metric of one's own is a function and a word: intervals, files, limits and the board then know it."""
+"""The worked example of CONTRIBUTING.md: a metric of one's own, by a function and a word."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from fieldbook.core.interval import Evaluate
+from fieldbook.evaluate import metrics
 from fieldbook.evaluate.bootstrap import bootstrap, intervals
-from fieldbook.evaluate.metrics import METRICS, metric
-from fieldbook.evaluate.scores import Scores, Weighed
+from fieldbook.evaluate.metrics import METRICS
+from fieldbook.evaluate.scores import Scores
 from fieldbook.scope.framing import Binary, Costs
 from fieldbook.scope.limit import Limit
 from fieldbook.select.gate import PASSED, judge
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 @pytest.fixture
-def mine() -> str:
-    """Register a metric for the time of a test; return its name."""
-
-    @metric("wrong decisions", better="lower", kinds=("binary",))
-    def zero_one_loss(rows: Weighed) -> float:
-        """Return the share of rows in which the decision and what happened differ."""
-        return rows.mean(rows.task.acts(rows.outputs) != rows.label)
-
-    yield zero_one_loss.__name__
-    del METRICS[zero_one_loss.__name__]
+def mine() -> Iterator[str]:
+    """Run the example's function, which registers it for the time of a test; return its name."""
+    section = (ROOT / "CONTRIBUTING.md").read_text().split("\n## A metric\n")[1].split("\n## ")[0]
+    for place in ("notebooks/06_evaluate/10_metrics.ipynb", "conf/evaluate.yaml"):
+        assert f"`{place}`" in section and (ROOT / place).exists()
+    before = set(METRICS)
+    exec(re.search(r"```python\n(.*?)```", section, re.DOTALL)[1], dict(vars(metrics)))
+    (name,) = set(METRICS) - before
+    yield name
+    del METRICS[name]
 
 
 def test_a_function_and_a_word_are_enough(mine: str) -> None:
+    """Intervals, figures, limits and the objective then know it, by its name."""
     rng = np.random.default_rng(0)
     p = rng.uniform(size=2000)
     label = (rng.uniform(size=2000) < p).astype(float)

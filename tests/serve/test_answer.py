@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from fieldbook.observe.log import read
+from fieldbook.serve import answer
 from fieldbook.serve.api import openapi
-from fieldbook.serve.app import answer
 from fieldbook.serve.front import Front
 from fieldbook.serve.rehearsal import nothing_behind, post
 from fieldbook.serve.small import small_champion
@@ -22,7 +22,7 @@ def test_a_field_more_is_one_function(monkeypatch: pytest.MonkeyPatch, tmp_path:
     section = (ROOT / "CONTRIBUTING.md").read_text().split("\n## A field in the answer\n")[1].split("\n## ")[0]
     example = dict(vars(answer))
     exec(re.search(r"```python\n(.*?)```", section, re.DOTALL)[1], example)
-    assert "notebooks/09c1_answer.ipynb" in section and (ROOT / "notebooks/09c1_answer.ipynb").exists()
+    assert "notebooks/10_serve/10_answer.ipynb" in section and (ROOT / "notebooks/10_serve/10_answer.ipynb").exists()
     (tmp_path / "champion").mkdir()
     champion, body = small_champion(tmp_path / "champion"), b'{"origin": "EWR", "wind": 31.5}'
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import FieldbookError
 from ..core.words import LABELS, figure
+from .ready import title
 
 # %% auto #0
 __all__ = ['NARROW', 'NEXT', 'rows', 'told', 'main']
@@ -40,11 +41,10 @@ def rows(board: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 # %% ../../../notebooks/08_package/60_summary.ipynb #b069c0c9
 def told(board: dict[str, Any], manifest: dict[str, Any]) -> tuple[str, list[str], str]:
     """Return the first line, what keeps a model from serving, and the figures on test, in words."""
-    first = f"{manifest['name']}: a Bento with {manifest['model']}, version {manifest['version']}"
     broken = [f"  {row['model']}: {sentence}" for row in board["models"] for sentence in row["broken"]]
     test = manifest["metrics"]["test"]
     figures = ", ".join(f"{label} {figure(test[name])}" for name, label in LABELS.items() if name in test)
-    return first, broken, f"On test: {figures}."
+    return title(manifest), broken, f"On test: {figures}."
 
 # %% ../../../notebooks/08_package/60_summary.ipynb #b7225709
 def main(project: Path = Path(".")) -> None:

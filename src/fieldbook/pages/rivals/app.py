@@ -5,6 +5,7 @@ from typing import Any
 import onnxruntime
 from contract import Record, manifest, problem, project, request
 from fastapi import FastAPI
+
 from fieldbook.features.features import compute, matrices
 from fieldbook.features.request import arrays
 from fieldbook.scope.framing import Framing

@@ -4,9 +4,10 @@ import os
 from datetime import datetime
 from pathlib import Path
 
+from pydantic import create_model
+
 from fieldbook.package.manifest import read_manifest
 from fieldbook.scope.problem import build_problem
-from pydantic import create_model
 
 project = Path(os.environ["BENCH_PROJECT"])
 manifest = read_manifest(project / "data/champion")

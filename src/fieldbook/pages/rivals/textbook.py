@@ -6,11 +6,11 @@ import bentoml
 import joblib
 import pandas as pd
 from contract import Record, manifest, problem, project
-from fieldbook.features.features import build
+
 from fieldbook.core.section import section
-from fieldbook.features.features import Features
-from fieldbook.scope.framings import AnyFraming
+from fieldbook.features.features import Features, build
 from fieldbook.model.train import predict
+from fieldbook.scope.framings import AnyFraming
 
 settings = project / "data/settings"
 task, rules = section("task", AnyFraming, settings), section("features", Features, settings)
