@@ -25,8 +25,9 @@ def pages(project: Path) -> dict[str, str]:
 def test_every_page_has_its_stage_and_its_notebook(project: Path) -> None:
     """The way through the pages is that of dvc.yaml, and each is made of the notebook whose name it has."""
     wiring = yaml.safe_load((project / "dvc.yaml").read_text())["stages"]["publish"]["foreach"]
-    made = {f"{page['chapter']}/{name}": project / "notebooks" / f"{page['from']}.ipynb" for name, page in wiring.items()}
-    books = notebooks(project / "notebooks")
+    folder = project / "notebooks"
+    made = {f"{page['chapter']}/{name}": folder / f"{page['from']}.ipynb" for name, page in wiring.items()}
+    books = notebooks(folder)
     assert set(PAGES) == set(made) and made.items() <= books.items()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic_core import to_jsonable_python
 from sklearn.pipeline import Pipeline
 
 from ..core.files import replace
@@ -144,15 +145,17 @@ def main() -> None:
 # %% ../../../notebooks/08_package/30_package.ipynb #c0a17ed5
 def counted() -> dict[str, Any]:
     """Return the sections of the settings that a lineage id stands for; those of other models do not count."""
-    return {
-        "seed": section("seed", int),
-        "problem": section("problem", dict[str, Any]),
-        "split": section("split", dict[str, str]),
-        "features": section("features", dict[str, Any]),
-        "task": section("task", dict[str, Any]),
-        "package": section("package", dict[str, Any]),
-        "combine": section("combine", dict[str, Any]),
-    }
+    return to_jsonable_python(
+        {
+            "seed": section("seed", int),
+            "problem": section("problem", dict[str, Any]),
+            "split": section("split", dict[str, date]),
+            "features": section("features", Features),
+            "task": section("task", AnyFraming),
+            "package": section("package", Package),
+            "combine": section("combine", Combine),
+        }
+    )
 
 # %% ../../../notebooks/08_package/30_package.ipynb #bac0c3e4
 def describe(choice: dict[str, Any], source: Path, target: Path) -> Manifest:
