@@ -7,18 +7,42 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['replace', 'digest']
+__all__ = ['drafted', 'remove', 'replace', 'digest']
 
-# %% ../../../notebooks/00_core/10_files.ipynb #df042565
-def replace(path: Path, text: str) -> None:
-    """Write `text` to `path` so that a reader sees the old content or the new, and never half of it."""
+# %% ../../../notebooks/00_core/10_files.ipynb #b434c396
+@contextmanager
+def drafted(path: Path) -> Iterator[Path]:
+    """Give a place for a draft of `path`, a file or a folder, which takes its place once the block has succeeded."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text)
-    os.replace(draft, path)
+    remove(draft)
+    try:
+        yield draft
+        if draft.is_dir():  # a folder cannot take the place of another in one step
+            remove(path)
+        os.replace(draft, path)
+    finally:
+        remove(draft)
+
+# %% ../../../notebooks/00_core/10_files.ipynb #8d3e10bd
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+# %% ../../../notebooks/00_core/10_files.ipynb #df042565
+def replace(path: Path, content: str | bytes) -> None:
+    """Write to `path` so that a reader sees the old content or the new, and never half of it."""
+    with drafted(path) as draft:
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
 
 # %% ../../../notebooks/00_core/10_files.ipynb #1d64519c
 def digest(*parts: Path | str) -> str:

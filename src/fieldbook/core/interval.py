@@ -5,7 +5,7 @@
 # %% ../../../notebooks/00_core/25_interval.ipynb #e54343a1
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import date
 
 import numpy as np
@@ -15,7 +15,7 @@ from pydantic import Field
 from .strict import Strict
 
 # %% auto #0
-__all__ = ['Least', 'Evaluate', 'interval', 'six_digits', 'Draws', 'divide', 'figure', 'verdict', 'side']
+__all__ = ['Least', 'Evaluate', 'Draws', 'divide', 'six_digits', 'tidy', 'ends', 'figure', 'keeps', 'verdict', 'side']
 
 # %% ../../../notebooks/00_core/25_interval.ipynb #5c939247
 class Least(Strict):
@@ -42,38 +42,6 @@ class Evaluate(Strict):
     backtest_from: date
     metrics: list[str] = []
 
-# %% ../../../notebooks/00_core/25_interval.ipynb #9cb94c6a
-def interval(
-    sums: np.ndarray, cluster: np.ndarray, figure: Callable[[np.ndarray], np.ndarray], settings: Evaluate, seed: int
-) -> tuple[float, float, float]:
-    """Return value, low and high of a figure that depends on column sums alone.
-
-    Parameters
-    ----------
-    sums : (rows, terms) what is added up over the rows.
-    cluster : (rows,) rows with the same one are drawn together.
-    figure : maps sums (terms, replicates) to figures (replicates,).
-    settings : number of replicates, and the confidence of the percentile interval.
-    """
-    code, found = pd.factorize(np.asarray(cluster), sort=True)
-    totals = np.stack([np.bincount(code, column, len(found)) for column in np.asarray(sums, dtype=float).T])
-    rng = np.random.default_rng(seed)
-    draws = rng.multinomial(len(found), np.full(len(found), 1 / len(found)), size=settings.replicates)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        value = float(figure(totals.sum(axis=1, keepdims=True))[0])
-        replicates = figure(
-            (totals[:, None, :] * draws).sum(axis=2)
-        )  # summed by NumPy: one order on any number of cores
-    tail = (1 - settings.confidence) / 2
-    known = replicates[np.isfinite(replicates)]
-    low, high = np.quantile(known, [tail, 1 - tail]) if len(known) else (np.nan, np.nan)
-    return value, float(low), float(high)
-
-# %% ../../../notebooks/00_core/25_interval.ipynb #88a2f428
-def six_digits(value: float) -> float:
-    """Return a figure without the noise of the machine."""
-    return float(f"{value:.6g}")
-
 # %% ../../../notebooks/00_core/25_interval.ipynb #0ec0d2a0
 class Draws:
     """Clusters drawn with replacement, as weights.
@@ -82,11 +50,12 @@ class Draws:
     ----------
     cluster : (rows,) name of each row's cluster.
     replicates : number of draws.
-    seed : the draws are those of `evaluate.bootstrap` for the same clusters and seed.
+    seed : the same clusters and seed give the same draws.
 
     Attributes
     ----------
     code : (rows,) position of each row's cluster in the order of their names.
+    clusters : how many there are.
     weight : (1 + replicates, clusters) how often each cluster came up; the first row is all ones.
     """
 
@@ -100,7 +69,8 @@ class Draws:
     def sums(self, values: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
         """Return the sum of values (rows,) on each draw, (1 + replicates,), over all rows or some of them (rows,)."""
         code, values = (self.code, values) if where is None else (self.code[where], values[where])
-        return self.weight @ np.bincount(code, values.astype(float), minlength=self.clusters)
+        total = np.bincount(code, values.astype(float), minlength=self.clusters)
+        return (self.weight * total).sum(axis=1)  # not by BLAS: in one order on any number of cores
 
     def mean(self, values: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
         """Return the mean of values (rows,) on each draw; NaN on a draw without such rows."""
@@ -115,27 +85,51 @@ def divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     """Return the quotients; NaN where there is nothing to divide by."""
     return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)
 
+# %% ../../../notebooks/00_core/25_interval.ipynb #88a2f428
+def six_digits(value: float) -> float:
+    """Return a figure without the noise of the machine."""
+    return float(f"{value:.6g}")
+
+# %% ../../../notebooks/00_core/25_interval.ipynb #0d35d3b5
+def tidy(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose figures are without that noise, too."""
+    numbers = table.select_dtypes("float")
+    return table.assign(**{name: numbers[name].map(six_digits) for name in numbers})
+
+# %% ../../../notebooks/00_core/25_interval.ipynb #ff948020
+def ends(statistic: np.ndarray, confidence: float) -> tuple[float, float, float]:
+    """Return value, low and high of a statistic (1 + replicates,): percentiles of the draws on which it is a number."""
+    tail = (1 - confidence) / 2
+    known = statistic[1:][np.isfinite(statistic[1:])]
+    low, high = np.quantile(known, [tail, 1 - tail]) if len(known) else (np.nan, np.nan)
+    return float(statistic[0]), float(low), float(high)
+
 # %% ../../../notebooks/00_core/25_interval.ipynb #e5105905
 def figure(statistic: np.ndarray, confidence: float) -> dict[str, float | None]:
-    """Return value, low and high of a statistic (1 + replicates,); None where there was nothing to compute it from."""
-    tail = (1 - confidence) / 2
-    known = statistic[1:][~np.isnan(statistic[1:])]
-    low, high = np.quantile(known, [tail, 1 - tail]) if len(known) else (np.nan, np.nan)
-    named = {"value": statistic[0], "low": low, "high": high}
-    return {name: None if np.isnan(value) else float(f"{value:.6g}") for name, value in named.items()}
+    """Return value, low and high of a statistic (1 + replicates,), to six digits; None where there are none."""
+    named = zip(("value", "low", "high"), ends(statistic, confidence))
+    return {name: None if np.isnan(value) else six_digits(value) for name, value in named}
 
 # %% ../../../notebooks/00_core/25_interval.ipynb #602b4e22
-def verdict(found: Mapping[str, float | None], at_least: float | None = None, at_most: float | None = None) -> str:
-    """Return `passed` or `failed` if the whole interval lies on one side of the bound, else `not enough data`."""
-    if found["value"] is None or found["low"] is None:
-        return "not enough data"
+def keeps(
+    figure: Mapping[str, float | None], at_least: float | None = None, at_most: float | None = None
+) -> bool | None:
+    """Return whether the whole interval keeps the bound, or all of it breaks it; None if neither."""
+    low, high = figure["low"], figure["high"]
+    if figure["value"] is None or low is None or high is None or not np.isfinite([figure["value"], low, high]).all():
+        return None
     if at_least is not None:
-        return "passed" if found["low"] >= at_least else "failed" if found["high"] < at_least else "not enough data"
-    return "passed" if found["high"] <= at_most else "failed" if found["low"] > at_most else "not enough data"
+        return True if low >= at_least else False if high < at_least else None
+    return True if high <= at_most else False if low > at_most else None
+
+# %% ../../../notebooks/00_core/25_interval.ipynb #c6761b6e
+def verdict(figure: Mapping[str, float | None], at_least: float | None = None, at_most: float | None = None) -> str:
+    """Return `passed` or `failed` if the whole interval lies on one side of the bound, else `not enough data`."""
+    return {True: "passed", False: "failed", None: "not enough data"}[keeps(figure, at_least, at_most)]
 
 # %% ../../../notebooks/00_core/25_interval.ipynb #08615c8e
-def side(found: Mapping[str, float | None], above: str, below: str) -> str:
+def side(figure: Mapping[str, float | None], above: str, below: str) -> str:
     """Return on which side of zero a whole interval lies, in the words given, or `no clear difference`."""
-    if found["low"] is None:
+    if figure["low"] is None:
         return "not enough data"
-    return above if found["low"] > 0 else below if found["high"] < 0 else "no clear difference"
+    return above if figure["low"] > 0 else below if figure["high"] < 0 else "no clear difference"

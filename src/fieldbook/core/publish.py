@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import FieldbookError
+from .files import replace
 from .page import to_page
 
 # %% auto #0
@@ -180,9 +181,8 @@ def publish(source: Path, target: Path, name: str, model: str | None = None) -> 
     more = {"to": f"{'../' * (1 + name.count('/'))}site/{address(source)}.html", "title": f"How it works: {source}"}
     page = to_page(notebook, model or PAGES.get(name, heading), promise=promise, links=links(name) | {"more": more})
     place = target / name
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.with_suffix(".html").write_text(page)
-    place.with_suffix(".ipynb").write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+    replace(place.with_suffix(".html"), page)
+    replace(place.with_suffix(".ipynb"), json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
 
 # %% ../../../notebooks/00_core/45_publish.ipynb #6e8d0589
 def main(name: str, model: str | None = None) -> None:

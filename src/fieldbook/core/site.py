@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import FieldbookError
+from .files import replace
 from .page import render, to_page
 from .publish import PAGES, execute, notebooks
 
@@ -98,9 +99,8 @@ def build(path: str, name: str, target: str, links: dict[str, Any]) -> tuple[str
     import nbformat
 
     notebook, heading, promise = explained(nbformat.read(path, as_version=4), Path(path), name)
-    place = Path(target) / f"{name}.html"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(to_page(notebook, heading, folded=False, promise=promise, links=links))
+    page = to_page(notebook, heading, folded=False, promise=promise, links=links)
+    replace(Path(target) / f"{name}.html", page)
     return heading, promise
 
 # %% ../../../notebooks/00_core/55_site.ipynb #54dd00cf
@@ -130,7 +130,7 @@ def main(target: Path = Path("data/site"), source: Path = Path("notebooks")) -> 
                 continue
             print(f"{name}: made")
             made[name] = {"key": keys[name], "title": heading, "promise": promise}
-            record.write_text(json.dumps(made, indent=1) + "\n")
+            replace(record, json.dumps(made, indent=1) + "\n")
     _index(target, made, books)
     if failed:
         raise FieldbookError("; ".join(failed))
@@ -159,6 +159,5 @@ def _index(target: Path, made: dict[str, Any], books: dict[str, Path]) -> None:
         "next": {},
         "more": {},
     }
-    target.mkdir(parents=True, exist_ok=True)
     page = render("site.html", title="How it works", promise="All notebooks.", chapters=chapters, links=links)
-    (target / "index.html").write_text(page)
+    replace(target / "index.html", page)

@@ -5,14 +5,13 @@
 # %% ../../../notebooks/02_data/10_ingest.ipynb #1d9f256a
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from .. import FieldbookError
+from ..core.files import drafted
 from ..core.section import section
 from ..core.strict import Strict
 from ..scope.column import Column, Table
@@ -115,13 +114,10 @@ def _doubled(frame: pd.DataFrame, table: Table) -> str:
 # %% ../../../notebooks/02_data/10_ingest.ipynb #fd8ee28f
 def write_tables(tables: dict[str, pd.DataFrame], folder: Path) -> None:
     """Write each table to `folder/NAME.parquet`, replacing the folder as a whole."""
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    for name, frame in tables.items():
-        frame.to_parquet(draft / f"{name}.parquet", index=False)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(draft, folder)
+    with drafted(folder) as draft:
+        draft.mkdir()
+        for name, frame in tables.items():
+            frame.to_parquet(draft / f"{name}.parquet", index=False)
 
 # %% ../../../notebooks/02_data/10_ingest.ipynb #57a08b9a
 def read_tables(folder: Path) -> dict[str, pd.DataFrame]:

@@ -87,6 +87,5 @@ def main() -> None:
     labelled = examples["label"].notna().sum()
     print(f"label: {labelled:,} of {len(examples):,} examples have one; the others are not learnt from")
     folder = Path("data/examples")
-    folder.mkdir(parents=True, exist_ok=True)
-    examples.to_parquet(folder / "examples.parquet", index=False)
+    replace(folder / "examples.parquet", examples.to_parquet(index=False))
     replace(folder / "count.json", json.dumps(count(examples, task), indent=2) + "\n")

@@ -93,6 +93,5 @@ def main() -> None:
     task = section("task", AnyFraming)
     split = assign(examples, section("split", dict[str, date]), task)
     folder = Path("data/splits")
-    folder.mkdir(parents=True, exist_ok=True)
-    examples[["example_id"]].assign(split=split).to_parquet(folder / "splits.parquet", index=False)
+    replace(folder / "splits.parquet", examples[["example_id"]].assign(split=split).to_parquet(index=False))
     replace(folder / "count.json", json.dumps(count(examples, split, task), indent=2) + "\n")

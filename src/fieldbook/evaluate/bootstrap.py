@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from ..core.interval import Evaluate, six_digits
+from ..core.interval import Draws, Evaluate, ends, six_digits
 from .metrics import metrics_of
 from .scores import Scores
 from ..model.train import predict
@@ -35,22 +35,19 @@ def bootstrap(scores: Scores, cluster: np.ndarray, settings: Evaluate, seed: int
     ----------
     Field and Welsh, *Bootstrapping clustered data*, JRSS B 69 (2007).
     """
-    code = pd.factorize(cluster, sort=True)[0]
-    clusters = code.max() + 1
-    draws = np.random.default_rng(seed).multinomial(clusters, np.full(clusters, 1 / clusters), size=settings.replicates)
+    draws = Draws(cluster, settings.replicates, seed)
     with threadpool_limits(limits=1, user_api="blas"):  # sums are added up in one order on any number of cores
-        rows = [metrics_of(scores, settings.metrics, draw[code]) for draw in draws]
+        rows = [metrics_of(scores, settings.metrics, weight[draws.code]) for weight in draws.weight[1:]]
     return pd.DataFrame(rows).map(six_digits)
 
 # %% ../../../notebooks/06_evaluate/15_bootstrap.ipynb #3c15d082
 def intervals(scores: Scores, replicates: pd.DataFrame, confidence: float) -> dict[str, dict[str, float]]:
     """Return value, low and high of each metric; the interval is that of the bootstrap's percentiles."""
-    tail = (1 - confidence) / 2
-    low, high = replicates.quantile(tail), replicates.quantile(1 - tail)
-    return {
-        name: {"value": six_digits(value), "low": six_digits(low[name]), "high": six_digits(high[name])}
-        for name, value in metrics_of(scores, list(replicates)).items()
-    }
+    figures = {}
+    for name, value in metrics_of(scores, list(replicates)).items():
+        found = ends(np.append(value, replicates[name]), confidence)
+        figures[name] = dict(zip(("value", "low", "high"), map(six_digits, found)))
+    return figures
 
 # %% ../../../notebooks/06_evaluate/15_bootstrap.ipynb #9d89c6df
 def score(

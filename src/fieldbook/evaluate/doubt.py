@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 
 from .. import FieldbookError
-from ..core.interval import Draws, figure
+from ..core.interval import Draws, figure, tidy
 from .case import Case
-from ..examine.weak import _tidy
 
 # %% auto #0
 __all__ = ['suspects', 'hand_over', 'doubted']
@@ -43,7 +42,7 @@ def suspects(label: np.ndarray, outputs: np.ndarray, example_id: np.ndarray, at_
         )
     flagged, suggested, score = (_doubt_number if kind == "regression" else _doubt_class)(label, outputs, kind)
     table = pd.DataFrame({"example_id": example_id, "label": label, "suggested": suggested, "score": score})[flagged]
-    return _tidy(table.sort_values(["score", "example_id"], kind="stable").head(at_most).reset_index(drop=True))
+    return tidy(table.sort_values(["score", "example_id"], kind="stable").head(at_most).reset_index(drop=True))
 
 # %% ../../../notebooks/06_evaluate/65_doubt.ipynb #45558cf6
 def _doubt_class(label: np.ndarray, outputs: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -40,10 +40,9 @@ def main(name: str) -> None:
     scores, replicates = score(model, table, numeric + categorical, task, settings, seed)
     folder = Path("data/evaluation") / name
     shutil.rmtree(folder, ignore_errors=True)  # other stages read the whole folder: nothing of an earlier code stays
-    folder.mkdir(parents=True)
-    replicates.to_parquet(folder / "replicates.parquet", index=False)
+    replace(folder / "replicates.parquet", replicates.to_parquet(index=False))
     for curve, points in curves(scores).items():
-        points.to_csv(folder / f"{curve}.csv", index=False)
+        replace(folder / f"{curve}.csv", points.to_csv(index=False))
     clusters = int(table.loc[table["label"].notna(), "cluster"].nunique())
     figures = intervals(scores, replicates, settings.confidence)
     figures = {"rows": len(scores.label), "clusters": clusters, **figures}
@@ -71,7 +70,7 @@ def _graph(
     if exported is None:
         print(f"evaluate: {name} cannot be served: {record['fault']}")
     else:
-        (folder / "model.onnx").write_bytes(exported)
+        replace(folder / "model.onnx", exported)
     return record
 
 # %% ../../../notebooks/06_evaluate/50_evaluate.ipynb #b491f4be

@@ -13,7 +13,7 @@ import pandas as pd
 from pydantic import Field
 
 from .. import FieldbookError
-from ..core.interval import Draws, Least, divide, figure
+from ..core.interval import Draws, Least, divide, figure, side
 from ..core.strict import Strict
 from ..scope.column import Condition
 
@@ -91,12 +91,9 @@ def given(
     for name, conditions in slices.items():
         where = inside(frame, conditions)
         found = compare_slice(loss, where, draws, confidence)
-        low, high = found["excess"]["low"], found["excess"]["high"]
-        if not draws.enough(where, least) or low is None:
-            said = "not enough data"
-        else:
-            said = "worse" if low > 0 else "better" if high < 0 else "no clear difference"
-        result.append({"slice": name, **found, "verdict": said})
+        enough = draws.enough(where, least)
+        judged = side(found["excess"], "worse", "better") if enough else "not enough data"
+        result.append({"slice": name, **found, "verdict": judged})
     return result
 
 # %% ../../../notebooks/06_evaluate/25_slice.ipynb #3a904abb

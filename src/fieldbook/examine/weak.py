@@ -13,12 +13,13 @@ from pydantic import Field, model_validator
 from sklearn.metrics import cohen_kappa_score
 
 from .. import FieldbookError
-from ..core.interval import Evaluate, interval
+from ..core.interval import Draws, Evaluate, figure, tidy
 from ..core.strict import Strict
+from .area import area
 
 # %% auto #0
-__all__ = ['ABSTAIN', 'LabellingFunction', 'targets', 'votes', 'worth', 'agreement', 'majority', 'label_model', 'combine',
-           'accuracies', 'judge']
+__all__ = ['ABSTAIN', 'LabellingFunction', 'votes', 'worth', 'agreement', 'majority', 'label_model', 'combine', 'accuracies',
+           'judge']
 
 # %% ../../../notebooks/04_examine/10_weak.ipynb #b0a03846
 class LabellingFunction(Strict):
@@ -44,30 +45,6 @@ class LabellingFunction(Strict):
         if (self.at_least is None and self.at_most is None) == (self.one_of is None):
             raise ValueError("give at_least or at_most (or both) for a number, or one_of for a string")
         return self
-
-# %% ../../../notebooks/04_examine/10_weak.ipynb #b6a35322
-def _tidy(table: pd.DataFrame) -> pd.DataFrame:
-    """Round to 6 significant digits: more would be noise of the machine rather than of the data."""
-    numbers = table.select_dtypes("float")
-    return table.assign(**{name: numbers[name].map(lambda x: float(f"{x:.6g}")) for name in numbers})
-
-# %% ../../../notebooks/04_examine/10_weak.ipynb #fbb5f68a
-def targets(label: pd.Series, kind: str, columns: list[str]) -> pd.DataFrame:
-    """Return what is averaged over labels: an indicator for each class or label, or the number itself.
-
-    Parameters
-    ----------
-    label : (rows,) 0 or 1; class code; bit mask; or number: as `kind` has it.
-    kind : binary, multiclass, multilabel or regression.
-    columns : names of the positive class, of all classes, of all labels, or of the unit.
-    """
-    if kind in ("binary", "regression"):
-        return pd.DataFrame({columns[0]: label.astype(float)})
-    code = label.to_numpy().astype(int)
-    bits = kind == "multilabel"
-    return pd.DataFrame(
-        {name: ((code >> i) & 1 if bits else code == i).astype(float) for i, name in enumerate(columns)}
-    )
 
 # %% ../../../notebooks/04_examine/10_weak.ipynb #82e69add
 ABSTAIN = -1
@@ -116,12 +93,11 @@ def worth(
     cluster : (rows,) for the interval of the accuracy.
     """
     voted, natural, rows = cast != ABSTAIN, ~np.isnan(label), []
+    draws = Draws(cluster, settings.replicates, seed)
     for i, function in enumerate(functions):
         others = np.delete(cast, i, axis=1)
         against = ((others != ABSTAIN) & (others != cast[:, [i]])).any(axis=1)
-        judged = voted[:, i] & natural
-        sums = np.column_stack([judged & (label == cast[:, i]), judged])
-        accuracy, low, high = interval(sums, cluster, lambda s: s[0] / s[1], settings, seed)
+        right = figure(draws.mean(label == cast[:, i], voted[:, i] & natural), settings.confidence)
         rows.append(
             {
                 "function": function.name,
@@ -130,12 +106,12 @@ def worth(
                 "overlap": (voted[:, i] & (others != ABSTAIN).any(axis=1)).mean(),
                 "conflict": (voted[:, i] & against).mean(),
                 "class_share": (label[natural] == function.vote).mean() if natural.any() else np.nan,
-                "accuracy": accuracy,
-                "low": low,
-                "high": high,
+                "accuracy": right["value"],
+                "low": right["low"],
+                "high": right["high"],
             }
         )
-    return _tidy(pd.DataFrame(rows))
+    return tidy(pd.DataFrame(rows))
 
 # %% ../../../notebooks/04_examine/10_weak.ipynb #bec084b4
 def agreement(cast: np.ndarray, functions: list[LabellingFunction]) -> pd.DataFrame:
@@ -151,7 +127,7 @@ def agreement(cast: np.ndarray, functions: list[LabellingFunction]) -> pd.DataFr
         answers = sorted({*np.unique(cast[:, [i, j]]), ABSTAIN})
         kappa = cohen_kappa_score(cast[:, i], cast[:, j], labels=answers) if len(answers) > 1 else np.nan
         rows.append({**names, "both_vote": float(both.mean()), "agree": agree, "kappa": kappa})
-    return _tidy(pd.DataFrame(rows, columns=["first", "second", "both_vote", "agree", "kappa"]))
+    return tidy(pd.DataFrame(rows, columns=["first", "second", "both_vote", "agree", "kappa"]))
 
 # %% ../../../notebooks/04_examine/10_weak.ipynb #30150958
 def majority(cast: np.ndarray, classes: int) -> np.ndarray:
@@ -232,38 +208,12 @@ def judge(
     natural = (cast != ABSTAIN).any(axis=1) & known
     share = np.bincount(label[known].astype(int), minlength=classes) / known.sum()
     truth, rows = np.eye(classes)[label[natural].astype(int)], []
+    draws = Draws(cluster[natural], settings.replicates, seed)
     for method in ("constant", "majority", "model"):
         p = np.tile(share, (len(truth), 1)) if method == "constant" else combine(cast, classes, method, share)[natural]
-        error = np.column_stack([((p - truth) ** 2).sum(axis=1), np.ones(len(p))])
-        brier = interval(error, cluster[natural], lambda s: s[0] / s[1], settings, seed)
-        sums = _order(p, truth, cluster[natural])
-        auc = interval(sums, np.arange(len(sums)), lambda s, p=p: _auc(s, p), settings, seed)
-        for figure, (value, low, high) in {"brier": brier, "roc_auc": auc}.items():
-            row = {"method": method, "covered": natural.sum() / known.sum(), "figure": figure}
-            rows.append({**row, "value": value, "low": low, "high": high})
-    return _tidy(pd.DataFrame(rows))
-
-# %% ../../../notebooks/04_examine/10_weak.ipynb #7cfee451
-def _order(p: np.ndarray, truth: np.ndarray, cluster: np.ndarray) -> np.ndarray:
-    """Count rows by cluster (rows of the result), class, level of its probability, and whether they are of it."""
-    code, found = pd.factorize(cluster, sort=True)
-    counts = []
-    for k, level in enumerate(_levels(p)):
-        cell = (code * (level.max() + 1) + level) * 2 + truth[:, k].astype(int)
-        counts.append(np.bincount(cell, minlength=len(found) * (level.max() + 1) * 2).reshape(len(found), -1))
-    return np.hstack(counts)
-
-# %% ../../../notebooks/04_examine/10_weak.ipynb #5854b2d6
-def _auc(sums: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """Return the mean ROC AUC over classes, (replicates,), from the counts of `_order` by (terms, replicates)."""
-    ends = np.cumsum([2 * (level.max() + 1) for level in _levels(p)])[:-1]
-    total = 0.0
-    for part in np.split(sums, ends):
-        others, own = part[0::2], part[1::2]
-        below = np.cumsum(others, axis=0) - others / 2  # a tie counts half
-        total = total + (own * below).sum(axis=0) / (own.sum(axis=0) * others.sum(axis=0))
-    return total / p.shape[1]
-
-# %% ../../../notebooks/04_examine/10_weak.ipynb #ca501a58
-def _levels(p: np.ndarray) -> list[np.ndarray]:
-    return [np.unique(column.round(9), return_inverse=True)[1] for column in p.T]
+        order = [area(draws, truth[:, k], p[:, k].round(9)) for k in range(classes)]
+        statistics = {"brier": draws.mean(((p - truth) ** 2).sum(axis=1)), "roc_auc": np.mean(order, axis=0)}
+        for name, statistic in statistics.items():
+            row = {"method": method, "covered": natural.sum() / known.sum(), "figure": name}
+            rows.append({**row, **figure(statistic, settings.confidence)})
+    return tidy(pd.DataFrame(rows))

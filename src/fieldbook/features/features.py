@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import model_validator
 
 from .. import FieldbookError
+from ..core.files import replace
 from ..core.section import section
 from ..core.strict import Strict
 from .derive import Derived, derive
@@ -28,6 +29,9 @@ __all__ = ['TAKEN', 'KEYS', 'Features', 'compute', 'kinds', 'matrices', 'usable'
 
 # %% ../../../notebooks/03_features/40_features.ipynb #22447545
 TAKEN = ("example_id", "as_of", "label", "label_time", "cluster", "split", "sample_weight")
+
+# %% ../../../notebooks/03_features/40_features.ipynb #b5431feb
+KEYS = ["example_id", "as_of", "label", "label_time", "cluster", "split"]  # what stands beside the features
 
 # %% ../../../notebooks/03_features/40_features.ipynb #ca8b1729
 class Features(Strict):
@@ -137,19 +141,16 @@ def main() -> None:
     observed = problem.observe(examples, read_tables(Path("data/raw")))[list(features.request)]
     requests = check("requests", observed, Table(key=[], columns=features.request))
     split = pd.read_parquet("data/splits/splits.parquet")["split"]
-    keys = examples[["example_id", "as_of", "label", "label_time", "cluster"]].assign(split=split)
+    keys = examples[KEYS[:-1]].assign(split=split)
     folder = Path("data/features")
-    folder.mkdir(parents=True, exist_ok=True)
-    pd.concat([examples[["example_id"]], requests], axis=1).to_parquet(folder / "requests.parquet", index=False)
+    sent = pd.concat([examples[["example_id"]], requests], axis=1)
+    replace(folder / "requests.parquet", sent.to_parquet(index=False))
     table = pd.concat([keys, build(problem, requests, features)], axis=1)
     training = table.loc[split == "train", features.names]
     seen = usable(training, range(training.shape[1]))
     for name in training.columns.drop(training.columns[seen]):
         print(f"features: {name} holds the same in every training row, or nothing; no model uses it")
-    table.to_parquet(folder / "features.parquet", index=False)
-
-# %% ../../../notebooks/03_features/40_features.ipynb #b5431feb
-KEYS = ["example_id", "as_of", "label", "label_time", "cluster", "split"]
+    replace(folder / "features.parquet", table.to_parquet(index=False))
 
 # %% ../../../notebooks/03_features/40_features.ipynb #63419971
 def read_features(

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from .. import FieldbookError
 from ..core.files import digest, replace
-from ..core.interval import Evaluate
+from ..core.interval import Draws, Evaluate, ends
 from ..core.section import section
 from ..core.strict import Strict
 from ..features.features import matrices, read_features
@@ -56,16 +56,13 @@ def latency(predict_one: Callable[[int], Any], rows: int, repeats: int, confiden
     `rows` (timings), and `latency_p50_ms`, `latency_p90_ms` and `latency_p99_ms` with value, low and high.
     """
     taken = np.array([[_milliseconds(predict_one, row) for row in range(rows)] for _ in range(repeats + 1)])[1:]
-    draws = np.random.default_rng(0).integers(repeats, size=(200, repeats))
-    drawn = np.percentile(taken[draws].reshape(200, -1), PERCENTILES, axis=1)  # (percentiles, draws)
-    tail = 50 * (1 - confidence)
-    low, high = np.percentile(drawn, [tail, 100 - tail], axis=1)
-    figures = zip(PERCENTILES, np.percentile(taken, PERCENTILES), low, high)
-    named = {
-        f"latency_p{percentile}_ms": {end: float(f"{ms:.3g}") for end, ms in zip(("value", "low", "high"), ends)}
-        for percentile, *ends in figures
-    }
-    return {"rows": taken.size, **named}
+    draws = Draws(np.arange(repeats), 200, seed=0)
+    drawn = [np.percentile(np.repeat(taken, times.astype(int), axis=0), PERCENTILES) for times in draws.weight]
+    figures = {}
+    for percentile, statistic in zip(PERCENTILES, np.transpose(drawn)):
+        found = zip(("value", "low", "high"), ends(statistic, confidence))
+        figures[f"latency_p{percentile}_ms"] = {end: float(f"{ms:.3g}") for end, ms in found}
+    return {"rows": taken.size, **figures}
 
 # %% ../../../notebooks/11_measure/10_latency.ipynb #b0b4bcaa
 def _milliseconds(predict_one: Callable[[int], Any], row: int) -> float:

@@ -5,7 +5,6 @@
 # %% ../../../notebooks/05_model/40_train.ipynb #26ade19d
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .. import FieldbookError
+from ..core.files import drafted
 from ..core.section import SETTINGS, section
 from ..features.features import read_features
 from .balance import prepare, take_rows
@@ -197,8 +197,5 @@ def main(name: str) -> None:
     import joblib
 
     model = learn(read_recipe(name), *read_features("train"))
-    target = Path("data/models") / name / "model.joblib"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    joblib.dump(model, draft)
-    os.replace(draft, target)
+    with drafted(Path("data/models") / name / "model.joblib") as draft:
+        joblib.dump(model, draft)

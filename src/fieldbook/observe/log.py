@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ..core.files import drafted
+
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
@@ -191,9 +193,9 @@ def compact(folder: Path) -> list[Path]:
             if free:
                 mend(path)
             if free and path.exists():
-                target, draft = path.with_suffix(".parquet"), path.with_name(f".{path.stem}.parquet")
-                pyarrow.parquet.write_table(_table(path), draft, compression="zstd")
-                os.replace(draft, target)
+                target = path.with_suffix(".parquet")
+                with drafted(target) as draft:
+                    pyarrow.parquet.write_table(_table(path), draft, compression="zstd")
                 path.unlink()
                 made.append(target)
     return made

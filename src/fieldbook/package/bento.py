@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from .. import FieldbookError
-from ..core.files import digest
+from ..core.files import digest, drafted
 
 # %% auto #0
 __all__ = ['HEAVY', 'build_bento', 'write_sbom', 'rehearse', 'main']
@@ -40,16 +40,11 @@ def build_bento(project: Path, target: Path) -> str:
     included = [path for pattern in described["include"] for path in sorted(project.glob(pattern))]
     deploy = project / "conf/deploy"
     version = digest(*included, project / "bentofile.yaml", deploy / "requirements.lock", deploy / "Dockerfile")[:12]
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.rmtree(draft, ignore_errors=True)
-    try:
+    with drafted(target) as draft:
         _assemble(project, version, draft)
         shutil.copyfile(deploy / "Dockerfile", draft / "env/docker/Dockerfile")
         write_sbom(deploy / "requirements.lock", draft / "src/sbom.json")
         rehearse(draft / "src", described["service"].partition(":")[0], "fieldbook.serve.rehearsal")
-        os.replace(draft, target)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return version
 
 # %% ../../../notebooks/08_package/50_bento.ipynb #c3bc8aed

@@ -76,7 +76,7 @@ def companions(
         model, path = joblib.load(f"data/companion/{name}.joblib"), target / f"{name}.onnx"
         exported = to_graph(model, len(numeric), len(categorical)).SerializeToString()
         parity(model, exported, rows, numeric, categorical, task, most)
-        path.write_bytes(exported)
+        replace(path, exported)
         written[name] = Companion(graph=graph_digest(path), metrics=figures[name], framing=task)
     return written
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import replace as changed
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from ..core.interval import Evaluate, six_digits
+from ..core.files import replace
+from ..core.interval import Draws, Evaluate, figure, six_digits
 from ..core.section import section
 from ..core.strict import Strict
-from ..examine.missing import figure, ratio
 from ..features.features import read_features
 from ..model.sample import Sample
 from ..model.train import Recipe, learn, predict
@@ -121,14 +121,13 @@ def without(
     One row a set, and one for no feature dropped: `dropped`, `features` left, `columns_saved`, `kib_saved`, `cost` per
     1,000 rows, the `difference` to dropping none with `low` and `high`, and whether the set `may_go`.
     """
-    label, cluster, ones = held["label"].to_numpy(), held["cluster"].to_numpy(), np.ones(len(held))
+    label, draws = held["label"].to_numpy(), Draws(held["cluster"].to_numpy(), sure.replicates, seed)
     result, base = [], None
     for dropped in [[], *sets(listed, settings.steps)]:
         predict, columns, kib = refit([name for name in names if name not in dropped])
         cost = 1000 * loss(predict(held), label)
         base = base or (cost, columns, kib)
-        replicated = ratio(cost - base[0], ones, cluster, sure.replicates, seed)
-        differs = figure(*replicated, sure.confidence)
+        differs = figure(draws.mean(cost - base[0]), sure.confidence)
         result.append(
             {
                 "dropped": ", ".join(dropped),
@@ -154,7 +153,7 @@ def refitter(
         chosen = [x for x in numeric if x in names], [x for x in categorical if x in names]
         kept, only = sum(chosen, []), recipe.settings.get("only")
         ours = {**recipe.settings, "only": [x for x in only if x in kept]} if only else recipe.settings
-        model = learn(replace(recipe, settings=ours), train, *chosen)
+        model = learn(changed(recipe, settings=ours), train, *chosen)
         columns = model[:-1].transform(train.loc[train.index[:1], kept]).shape[1]
         return (lambda table: predict(model, table[kept], recipe.task)), columns, len(pickle.dumps(model)) / 1024
 
@@ -180,8 +179,8 @@ def main() -> None:
     listed = list(table["feature"][table["verdict"] == "drop"])[::-1][: len(names) - 1]  # one must be left
     recipe = Recipe(choice["model"], choice["settings"], task, section("sample", Sample), seed)
     refit = refitter(recipe, train, numeric, categorical)
-    folder.mkdir(parents=True, exist_ok=True)
-    table.to_csv(folder / "features.csv", index=False)
+    replace(folder / "features.csv", table.to_csv(index=False))
     seen = pd.concat([part[["as_of", *names]] for part, _, _ in splits.values()], ignore_index=True)
-    by_month(seen, names).to_csv(folder / "coverage.csv", index=False)
-    without(listed, names, refit, task.cost, labelled, settings, sure, seed).to_csv(folder / "drop.csv", index=False)
+    replace(folder / "coverage.csv", by_month(seen, names).to_csv(index=False))
+    dropped = without(listed, names, refit, task.cost, labelled, settings, sure, seed)
+    replace(folder / "drop.csv", dropped.to_csv(index=False))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..core.files import replace
 from ..core.interval import Evaluate, six_digits
 from ..core.section import section
 from ..evaluate.metrics import metrics_of
@@ -80,6 +81,5 @@ def main() -> None:
     drawn = section("sample", Sample), section("seed", int)
     recipe = Recipe(choice["model"], choice["settings"], section("task", AnyFraming), *drawn)
     settings, groups = section("evaluate", Evaluate), section("features", Features).groups
-    folder = Path("data/backtest")
-    folder.mkdir(parents=True, exist_ok=True)
-    backtest(recipe, *read_features(), groups, settings).to_csv(folder / "backtest.csv", index=False)
+    table = backtest(recipe, *read_features(), groups, settings)
+    replace(Path("data/backtest/backtest.csv"), table.to_csv(index=False))

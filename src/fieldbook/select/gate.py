@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .. import FieldbookError
+from ..core.interval import keeps
 from ..core.words import shown
 from ..scope.framing import Framing
 from ..scope.limit import Limit
@@ -101,7 +102,7 @@ def judge(limit: Limit, figures: Figures) -> Verdict:
     worst, value, best = (low, value, high) if limit.at_least is not None else (-high, -value, -low)
     if not np.isfinite([worst, value, best]).all():
         return Verdict(limit, UNCLEAR, figure, None, f"{_claim(limit, figure)}: {UNCLEAR}")
-    state = PASSED if worst >= 0 else FAILED if best < 0 else UNCLEAR
+    state = {True: PASSED, False: FAILED, None: UNCLEAR}[keeps(figure, limit.at_least, limit.at_most)]
     if state != UNCLEAR:
         return Verdict(limit, state, figure, None, f"{_claim(limit, figure)}: {state}")
     more = _times(worst, value, best) - 1

@@ -5,9 +5,10 @@
 # %% ../../../notebooks/07_select/20_store.ipynb #2dbe301d
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
+
+from ..core.files import drafted
 
 # %% auto #0
 __all__ = ['open_store', 'mlflow_run']
@@ -21,10 +22,8 @@ def open_store(project: Path) -> str:
     store, artifacts = project / "mlflow.db", project / "mlruns"
     with FileLock(f"{store}.lock"):
         if not store.exists():
-            draft = store.with_suffix(".draft")
-            draft.unlink(missing_ok=True)
-            SqlAlchemyStore(f"sqlite:///{draft}", artifacts.as_uri()).engine.dispose()
-            os.replace(draft, store)
+            with drafted(store) as draft:
+                SqlAlchemyStore(f"sqlite:///{draft}", artifacts.as_uri()).engine.dispose()
     return f"sqlite:///{store}"
 
 # %% ../../../notebooks/07_select/20_store.ipynb #8e69f5bd

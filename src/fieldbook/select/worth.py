@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from ..core.interval import Evaluate, six_digits
-from ..examine.missing import figure, gaps, ratio
+from ..core.interval import Draws, Evaluate, figure, six_digits
+from ..examine.gap import gaps
 
 # %% auto #0
 __all__ = ['Predict', 'Loss', 'increases', 'importance', 'psi', 'shift', 'by_month']
@@ -59,22 +59,15 @@ def importance(
     seed : of shuffles and replicates.
     """
     label, cluster = table["label"].to_numpy(), table["cluster"].to_numpy()
-    early = (table["as_of"] < table["as_of"].quantile(0.5, interpolation="higher")).to_numpy(float)
-    mean = lambda values, rows: ratio(1000 * values * rows, rows, cluster, sure.replicates, seed)
-    ends = lambda part, values: {f"{part}{end and '_' + end}": values[end or "value"] for end in ("", "low", "high")}
-    result = []
-    all_grown = increases(predict, loss, table[list(names)], label, repeats, seed)
-    for name, grown in zip(names, all_grown.T):
-        parts = {
-            "importance": mean(grown, np.ones(len(grown))),
-            "early": mean(grown, early),
-            "late": mean(grown, 1 - early),
-        }
-        (before, befores), (after, afters) = parts["early"], parts["late"]
-        parts["change"] = after - before, afters - befores
+    early = (table["as_of"] < table["as_of"].quantile(0.5, interpolation="higher")).to_numpy()
+    draws, result = Draws(cluster, sure.replicates, seed), []
+    for name, grown in zip(names, 1000 * increases(predict, loss, table[list(names)], label, repeats, seed).T):
+        before, after = draws.mean(grown, early), draws.mean(grown, ~early)
+        parts = {"importance": draws.mean(grown), "early": before, "late": after, "change": after - before}
         row = {"feature": name}
-        for part, (value, replicates) in parts.items():
-            row |= ends(part, figure(value, replicates, sure.confidence))
+        for part, statistic in parts.items():
+            found = figure(statistic, sure.confidence)
+            row |= {part: found["value"], f"{part}_low": found["low"], f"{part}_high": found["high"]}
         result.append(row)
     return pd.DataFrame(result)
 
