@@ -53,8 +53,9 @@ def in_process(champion: Path, graph: Path | None = None) -> Iterator[Callable[[
         if graph:
             columns = len(front.app.servable.manifest.framing.task.columns)
             front.app.servable.model = Graph(graph, graph_digest(graph), columns)
-        with asyncio.Runner() as loop:
-            yield lambda body: loop.run(post(front, body))
+        with asyncio.Runner() as runner:
+            loop = runner.get_loop()
+            yield lambda body: loop.run_until_complete(post(front, body))
         front.app.close()
 
 # %% ../../../notebooks/10_serve/75_rehearsal.ipynb #b3bb741f
