@@ -96,7 +96,7 @@ def test_the_settings_depend_on_all_that_is_composed() -> None:
 
 
 def test_the_lock_names_the_stages_there_are() -> None:
-    """A stage that is gone leaves nothing behind in dvc.lock, and one that is new has run; `make repro` sees to that."""
+    """A stage that is gone leaves nothing in dvc.lock, and one that is new has run; `make repro` sees to that."""
     lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
     assert sorted(lock) == sorted(name for each in instances(DVC, PARAMS).values() for name in each)
 
