@@ -7,3 +7,6 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime's Linux build
 
 class FieldbookError(Exception):
     """An error a person can mend. Its message is one line: what is wrong, where, and what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(str(message).split()))  # what other libraries say, and is quoted, may have several

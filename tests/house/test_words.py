@@ -13,6 +13,7 @@ import pytest
 import typer.main
 import yaml
 
+from fieldbook import FieldbookError
 from fieldbook.cli import app
 from fieldbook.core.publish import PAGES
 
@@ -140,6 +141,14 @@ def test_every_place_there_is(tracked: list[Path]) -> None:
     seen = list(named(said, PLACE))
     assert len(seen) > 100
     none([f"{place}: {where}" for place, where in seen if not there(place, outs)])
+
+
+def test_an_error_is_one_line() -> None:
+    """Whatever it quotes: other libraries, and servers, speak at length."""
+    said = "HTTP/1.1 503 Busy\r\nContent-Length: 2\r\n\r\n{}"
+    assert str(FieldbookError(f"bench: the server answered {said}")) == (
+        "bench: the server answered HTTP/1.1 503 Busy Content-Length: 2 {}"
+    )
 
 
 def test_the_problem_has_one_room(tracked: list[Path]) -> None:

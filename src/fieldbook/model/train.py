@@ -49,7 +49,7 @@ def build_model(
         return instantiate(chosen, numeric=numeric, categorical=categorical, _convert_="all")
     except (HydraException, TypeError, ValueError) as error:
         cause = error.__cause__ or error
-        raise FieldbookError(f"conf: model.{name}: {' '.join(str(cause).split())}") from None
+        raise FieldbookError(f"conf: model.{name}: {cause}") from None
 
 # %% ../../../notebooks/05_model/40_train.ipynb #38f5c55e
 def _for_task(name: str, settings: dict[str, Any], task: Framing) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def fit(name: str, model: Pipeline, table: pd.DataFrame, names: list[str], task:
         with threadpool_limits(limits=1, user_api="blas"):
             return _without_threads(model.fit(rows[names], task.targets(rows["label"].to_numpy()), **weight))
     except (TypeError, ValueError) as error:  # scikit-learn checks settings here, not when it is built
-        raise FieldbookError(f"conf: model.{name}: {' '.join(str(error).split())}") from None
+        raise FieldbookError(f"conf: model.{name}: {error}") from None
 
 # %% ../../../notebooks/05_model/40_train.ipynb #3af9fa43
 def _without_threads(model: Pipeline) -> Pipeline:

@@ -39,7 +39,7 @@ def read(source: str) -> pd.DataFrame:
     try:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, low_memory=False)
     except (ValueError, OSError, UnicodeError) as error:
-        raise FieldbookError(f"problem.source: {source} cannot be read: {' '.join(str(error).split())[:200]}") from None
+        raise FieldbookError(f"problem.source: {source} cannot be read: {str(error)[:200]}") from None
     doubled = [name for name in _header(path) if name in set(table.columns) and _header(path).count(name) > 1]
     if doubled:
         raise FieldbookError(f"problem.source: {source} names the column {doubled[0]!r} twice; rename one of them")

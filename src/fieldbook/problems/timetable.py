@@ -41,7 +41,7 @@ def read(source: str) -> dict[str, pd.DataFrame]:
         try:
             tables[name] = pd.read_csv(path, low_memory=False)
         except (ValueError, OSError) as error:
-            raise FieldbookError(f"table {name}: {path.name} cannot be read: {' '.join(str(error).split())}") from None
+            raise FieldbookError(f"table {name}: {path.name} cannot be read: {error}") from None
     for name in ("flights", "weather"):
         if "time_hour" in tables[name]:
             tables[name]["time_hour"] = tables[name]["time_hour"].str.removesuffix("Z")

@@ -103,7 +103,7 @@ def read_space(path: Path) -> Space:
     try:
         space = TypeAdapter(Space).validate_python(yaml.safe_load(path.read_text()) or {})
     except yaml.YAMLError as error:
-        raise FieldbookError(f"{path}: {' '.join(str(error).split())}") from None
+        raise FieldbookError(f"{path}: {error}") from None
     except ValidationError as error:
         raise FieldbookError(explain(error, str(path))) from None
     if not space:
