@@ -60,9 +60,9 @@ def last_known(
     """
     position, order = _index(key, known_at)
     end, _ = _index(at_key, at)
-    found = np.searchsorted(position[order], end, side="right") - 1
-    event = order[np.maximum(found, 0)]
-    known = (found >= 0) & (key[event] == at_key)
+    last = np.searchsorted(position[order], end, side="right") - 1
+    event = order[np.maximum(last, 0)]
+    known = (last >= 0) & (key[event] == at_key)
     age = (at - known_at[event]).astype("timedelta64[s]").astype(np.int64) / 3600
     return np.where(known, value[event], np.nan), np.where(known, age, np.nan)
 
