@@ -79,10 +79,10 @@ def as_of_join(left: pd.DataFrame, right: pd.DataFrame, by: str, hours: float) -
     """
     import pandas as pd
 
-    asked = left[["as_of", by]].assign(_row=np.arange(len(left))).astype({"as_of": "datetime64[us]"})
+    looked_up = left[["as_of", by]].assign(_row=np.arange(len(left))).astype({"as_of": "datetime64[us]"})
     known = right.astype({"known_at": "datetime64[us]"})
     joined = pd.merge_asof(
-        asked.sort_values("as_of", kind="stable"),
+        looked_up.sort_values("as_of", kind="stable"),
         known.sort_values("known_at", kind="stable"),
         left_on="as_of",
         right_on="known_at",
