@@ -145,7 +145,7 @@ def tune(
 @app.command()
 def lineage(identity: Annotated[str, typer.Argument(help="as a prediction in the log carries it")]) -> None:
     """Say where a model came from: commit, run, data, settings, figures."""
-    print(json.dumps(at("select.track:lineage")(identity), indent=2))
+    print(json.dumps(at("package.track:lineage")(identity), indent=2))
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ Places are written `MODULE:NAME`, below this package, and imported when they are
 
 import importlib
 from datetime import date
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 
 class Stage(NamedTuple):
@@ -32,11 +32,11 @@ STAGES = (
     Stage("evaluate", "evaluate.evaluate:main", "its figures on validation, its graph, its checks", "MODEL"),
     Stage("diagnose", "evaluate.diagnose:main", "slices, fairness, behaviour, explanations", "MODEL"),
     Stage("select", "select.select:main", "the champion, and why"),
-    Stage("track", "select.track:main", "record the models in MLflow"),
     Stage("backtest", "select.backtest:main", "the champion's recipe over the year"),
     Stage("companion", "select.companion:main", "other objectives beside the one that is asked"),
     Stage("audit", "select.audit:main", "what each feature is worth"),
     Stage("package", "package.package:main", "champion -> ONNX and manifest"),
+    Stage("track", "package.track:main", "record the models in MLflow"),
     Stage("bento", "package.bento:main", "champion and service -> Bento"),
     Stage("index", "package.index:main", "the page that leads through all pages"),
 )
@@ -80,7 +80,12 @@ SECTIONS: dict[str, Any] = {
     "package": "package.package:Package",
     "measure": "measure.latency:Measure",
 }
-ROWS = "model.balance:Rows"  # what a file of conf/model/ says under `rows`
+# What a file of conf/model/ may say beside what builds the model.
+BESIDE: dict[str, Any] = {
+    "rows": "model.balance:Rows",
+    "regressor": str | dict[str, Any],
+    "interpretability": Literal[1, 2, 3, 4, 5],
+}
 
 
 def at(place: str) -> Any:

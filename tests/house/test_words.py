@@ -147,7 +147,7 @@ def test_the_problem_has_one_room(tracked: list[Path]) -> None:
     rooms = ("conf/problem/", "notebooks/problems/", "src/fieldbook/problems/", "tests/problems/", "data/")
     rooms += ("README.md", "requirements.lock", "dvc.lock", "params.yaml", "pyproject.toml")
     word = re.compile(r"\bflights?\b", re.I)
-    chosen = re.compile(r"(?m)^  - problem: .*$|^ *\"problems/.*$")
+    chosen = re.compile(r"(?m)^  - problem: .*$|^ *\"problems/.*$|\bproblem=\w+")
     seen = []
     for path in tracked:
         name = str(path.relative_to(ROOT))

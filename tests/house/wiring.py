@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
-from typing import Any
 
 from fieldbook.core.code import Wiring
 from fieldbook.stages import STAGES
@@ -32,33 +30,6 @@ def _file(name: str, each: bool) -> str:
     if star and each and start == "model/":
         return f"{start}${{item.model}}{rest}.json"
     return start.rstrip("/") if star else f"{name}.json"
-
-
-def expand(dvc: dict[str, Any], variables: dict[str, Any]) -> list[str]:
-    """Return the names of all stages that dvc.yaml comes to, as dvc.lock writes them."""
-    names = []
-    for name, stage in dvc["stages"].items():
-        if "matrix" in stage:
-            rows: list[tuple[str, ...]] = [()]
-            for values in stage["matrix"].values():
-                rows = [(*row, str(value)) for row in rows for value in _resolve(values, variables)]
-            names += [f"{name}@{'-'.join(row)}" for row in rows]
-        elif "foreach" in stage:
-            each = _resolve(stage["foreach"], variables)
-            names += [f"{name}@{key}" for key in each]
-        else:
-            names.append(name)
-    return names
-
-
-def _resolve(value: Any, variables: dict[str, Any]) -> Any:
-    """Return a list or a mapping as dvc.yaml gives it, or as `${...}` names it in params.yaml."""
-    found = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
-    if not found:
-        return value
-    for key in found[1].split("."):
-        variables = variables[key]
-    return variables
 
 
 def main() -> None:

@@ -9,10 +9,11 @@ import pytest
 from fieldbook import FieldbookError
 from fieldbook.package.bento import rehearse
 from fieldbook.serve.app import Fieldbook
+from fieldbook.serve.rehearsal import in_process
 from fieldbook.serve.small import small_champion
 
 ROOT = Path(__file__).resolve().parents[2]
-SERVICE = Fieldbook.inner.__module__
+SERVICE, REHEARSAL = Fieldbook.inner.__module__, in_process.__module__
 
 
 @pytest.fixture
@@ -26,16 +27,16 @@ def source(tmp_path: Path) -> Path:
 
 def test_what_answers_its_samples_passes(source: Path) -> None:
     """The service's own code, without the packages that a container does not have."""
-    rehearse(source, SERVICE)
+    rehearse(source, SERVICE, REHEARSAL)
 
 
 def test_a_module_that_was_forgotten_is_named(source: Path) -> None:
     """As where bentofile.yaml does not list it."""
     path = source / "src" / Path(*SERVICE.split(".")).with_suffix(".py")
-    text = path.read_text().replace("import contextlib\n", "import contextlib\nimport fieldbook.forgotten\n", 1)
+    text = path.read_text().replace("import atexit\n", "import atexit\nimport fieldbook.forgotten\n", 1)
     path.write_text(text)
     with pytest.raises(FieldbookError, match="does not answer: .*No module named 'fieldbook.forgotten'$"):
-        rehearse(source, SERVICE)
+        rehearse(source, SERVICE, REHEARSAL)
 
 
 def test_another_answer_is_told_in_a_line(source: Path) -> None:
@@ -45,5 +46,5 @@ def test_another_answer_is_told_in_a_line(source: Path) -> None:
     manifest["samples"][0]["answer"]["probability"] = 0.8
     path.write_text(json.dumps(manifest))
     with pytest.raises(FieldbookError) as error:
-        rehearse(source, SERVICE)
+        rehearse(source, SERVICE, REHEARSAL)
     assert "must get probability 0.8 and gets 0.9" in str(error.value) and "\n" not in str(error.value)

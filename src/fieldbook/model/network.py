@@ -34,20 +34,14 @@ def build_network(
     import torch
     from torch import nn
 
+    hidden = lambda inputs: (nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(dropout))
+
     class Network(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             widths = [min(16, (size + 1) // 2) for size in sizes]
             self.tables = nn.ModuleList(nn.Embedding(n, k, padding_idx=0) for n, k in zip(sizes, widths))
-            self.layers = nn.Sequential(
-                nn.Linear(numbers + sum(widths), width),
-                nn.ReLU(),
-                nn.Dropout(dropout),
-                nn.Linear(width, width),
-                nn.ReLU(),
-                nn.Dropout(dropout),
-                nn.Linear(width, outputs),
-            )
+            self.layers = nn.Sequential(*hidden(numbers + sum(widths)), *hidden(width), nn.Linear(width, outputs))
 
         def raw(self, X: torch.Tensor) -> torch.Tensor:
             codes = (X[:, numbers:] + 1).long()

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -16,9 +17,6 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from .. import FieldbookError
 from ..features.features import usable
-
-if TYPE_CHECKING:
-    from sklearn.base import BaseEstimator
 
 # %% auto #0
 __all__ = ['tabular']

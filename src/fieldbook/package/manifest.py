@@ -23,7 +23,7 @@ from ..scope.framings import AnyFraming
 from ..scope.promise import Combine, Service
 
 # %% auto #0
-__all__ = ['Served', 'CODE', 'answering', 'Asked', 'Companion', 'Fallback', 'Inputs', 'Metrics', 'Parity', 'Example', 'Lineage',
+__all__ = ['Served', 'answering', 'Asked', 'Companion', 'Fallback', 'Inputs', 'Metrics', 'Parity', 'Example', 'Lineage',
            'lineage', 'graph_digest', 'Manifest', 'read_manifest', 'verified', 'champion_folder']
 
 # %% ../../../notebooks/08_package/10_manifest.ipynb #72b0b3e6
@@ -113,15 +113,6 @@ class Lineage(Strict):
     choice: str
     graph: str
 
-# %% ../../../notebooks/08_package/10_manifest.ipynb #fd33572e
-# The modules that decide what the champion is.
-CODE = (
-    *("scope", "ingest", "label", "sample", "split", "features"),
-    *("pipeline", "rule", "network", "stack", "prior", "train", "graph"),
-    *("scores", "metrics", "curves", "slice", "fairness", "behave", "case", "checks", "evaluate"),
-    *("gate", "select", "package"),
-)
-
 # %% ../../../notebooks/08_package/10_manifest.ipynb #88a0c878
 def lineage(
     settings: dict[str, Any], graph: Path, choice: Path, raw: Path, code: Path, also: dict[str, str]
@@ -133,14 +124,12 @@ def lineage(
     settings : the sections of the settings that count, by name, `problem` among them; other models' do not count.
     graph, choice : the ONNX file, and the champion's settings and figures.
     raw : folder of the raw tables.
-    code : folder of the package; the chapters of `CODE` and the problem's own module count.
+    code : the file that the stage `code` leaves for `package`: a digest of each module that it runs.
     also : digests of the other graphs, by name.
     """
-    chapters = [path for name in CODE for path in sorted((code / name).glob("*.py"))]
-    problem = code.joinpath(*settings["problem"]["_target_"].split(".")[1:-1]).with_suffix(".py")
     parts = {
         "data": digest(*sorted(raw.glob("*.parquet"))),
-        "code": digest(*chapters, problem),
+        "code": digest(code),
         "config": digest(json.dumps(settings, sort_keys=True)),
         "choice": digest(choice),
         "graph": graph_digest(graph),

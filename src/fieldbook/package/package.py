@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from pydantic import Field
+from pydantic_core import to_jsonable_python
 from sklearn.pipeline import Pipeline
 
 from ..core.files import replace
@@ -152,16 +153,18 @@ def main() -> None:
 # %% ../../../notebooks/08_package/30_package.ipynb #c0a17ed5
 def counted() -> dict[str, Any]:
     """Return the sections of the settings that a lineage id stands for; those of other models do not count."""
-    return {
-        "seed": section("seed", int),
-        "problem": section("problem", dict[str, Any]),
-        "split": section("split", dict[str, str]),
-        "features": section("features", dict[str, Any]),
-        "task": section("task", dict[str, Any]),
-        "parity": section("parity", dict[str, Any]),
-        "package": section("package", dict[str, Any]),
-        "combine": section("combine", dict[str, Any]),
-    }
+    return to_jsonable_python(
+        {
+            "seed": section("seed", int),
+            "problem": section("problem", dict[str, Any]),
+            "split": section("split", dict[str, date]),
+            "features": section("features", Features),
+            "task": section("task", AnyFraming),
+            "parity": section("parity", parity.Parity),
+            "package": section("package", Package),
+            "combine": section("combine", Combine),
+        }
+    )
 
 # %% ../../../notebooks/08_package/30_package.ipynb #bac0c3e4
 def describe(choice: dict[str, Any], source: Path, target: Path) -> Manifest:
@@ -221,6 +224,5 @@ def _origin(
 ) -> Lineage:
     """Return where the champion in `target` comes from."""
     others = {name: other.graph for name, other in also.items()} | ({"fallback": fallback.graph} if fallback else {})
-    graph, choice = target / "model.onnx", source / "choice.json"
-    code = Path(__file__).parents[1]
+    graph, choice, code = target / "model.onnx", source / "choice.json", Path("data/code/package.json")
     return lineage(settings, graph, choice, Path("data/raw"), code, others)

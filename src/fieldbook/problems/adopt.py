@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from .. import FieldbookError
 from ..core.files import replace
 from ..features.features import TAKEN
 from ..features.request import frame_arrays
-from .table import Tabular, as_words, read, utc
+from .guess import MANY, ask, contract, cut, kind_of, rule, tells_nothing
+from .table import Tabular, read, utc
 from ..scope.column import Column
 from ..scope.settings import compose
 
@@ -23,144 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['YES', 'MANY', 'TEMPLATE', 'kind_of', 'contract', 'tells_nothing', 'ask', 'cut', 'rule', 'draft', 'main']
-
-# %% ../../../notebooks/problems/adopt.ipynb #ad0a0007
-def kind_of(values: pd.Series) -> Literal["float", "int", "str", "datetime"]:
-    """Return a contract's word for the type of a column; truth values count as words."""
-    import pandas.api.types as types
-
-    if types.is_bool_dtype(values):
-        return "str"
-    if types.is_integer_dtype(values):
-        return "int"
-    if types.is_numeric_dtype(values):
-        return "float"
-    return "datetime" if types.is_datetime64_any_dtype(values) else "str"
-
-# %% ../../../notebooks/problems/adopt.ipynb #ec69d60a
-def contract(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Return each column's type, whether values are missing, and the length of its longest word if that is long."""
-    found = {}
-    for name, values in table.items():
-        column: dict[str, Any] = {"type": kind_of(values)}
-        if values.isna().any():
-            column["nullable"] = True
-        longest = max(values.dropna().astype(str).map(len), default=0)
-        if column["type"] == "str" and longest > 64:
-            column["max_length"] = 2 * int(longest)
-        found[str(name)] = column
-    return found
-
-# %% ../../../notebooks/problems/adopt.ipynb #c8a5edc4
-def tells_nothing(table: pd.DataFrame) -> dict[str, str]:
-    """Return the columns no model can use, and why: always missing, always the same, or a new word in every row."""
-    found = {}
-    for name, values in table.items():
-        different = values.nunique()
-        if different < 2:
-            found[str(name)] = "always the same" if different else "always missing"
-        elif kind_of(values) == "str" and different == len(values) > 50:
-            found[str(name)] = "a new word in every row"
-    return found
-
-# %% ../../../notebooks/problems/adopt.ipynb #ad0a0010
-YES = {"1", "true", "yes", "y", "t"}
-
-# %% ../../../notebooks/problems/adopt.ipynb #32945ee8
-MANY = 200  # words in a column: beyond, they share buckets, as many as this
-
-# %% ../../../notebooks/problems/adopt.ipynb #806d9649
-def ask(values: pd.Series, kind: str | None, positive: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the label and the framing for a target.
-
-    Parameters
-    ----------
-    values : the target column; missing where nothing is known.
-    kind : binary, multiclass or regression; by what the column holds if not given.
-    positive : binary: the value for which the answer is yes; a usual word for it, or the rarer value, if not given.
-
-    Raises
-    ------
-    FieldbookError
-        If there are fewer than two different values, no such value, or too many classes.
-    """
-    name, known = str(values.name), values.dropna()
-    words = as_words(known)
-    counts = words.value_counts()
-    if len(counts) < 2:
-        raise FieldbookError(f"adopt: target {name!r} holds {len(counts)} different values; there is nothing to learn")
-    number = kind_of(known) in ("int", "float")
-    kind = kind or ("binary" if len(counts) == 2 else "regression" if number else "multiclass")
-    common = {"kind": kind, "objective": "expected_cost"}
-    limits = [{"metric": "saving", "at_least": 0, "why": "it must be cheaper than answering the same every time"}]
-    if kind == "regression":
-        if not number:
-            raise FieldbookError(
-                f"adopt: target {name!r} holds words such as {words.iloc[0]!r}; a value must be a number"
-            )
-        costs = {"unit": "cost", "over": 1, "under": 1}
-        return {"column": name}, {**common, "target": name, "unit": "units", "costs": costs, "limits": limits}
-    if kind == "multiclass":
-        classes = sorted(counts.index, key=lambda word: (float(word), "") if number else (0.0, word))
-        if len(classes) > 50:
-            raise FieldbookError(
-                f"adopt: target {name!r} has {len(classes)} classes; 50 is the most; merge the rare ones"
-            )
-        table = {said: {other: 1 for other in classes if other != said} for said in classes}
-        costs = {"unit": "cost", "table": table}
-        label = {"column": name, "classes": classes}
-        return label, {**common, "classes": classes, "costs": costs, "limits": limits}
-    if kind != "binary":
-        raise FieldbookError(f"adopt: --kind is {kind!r}; it can be binary, multiclass or regression")
-    usual = [word for word in counts.index if word.lower() in YES]
-    chosen = positive or (usual[0] if usual else counts.index[-1])
-    if chosen not in counts.index:
-        raise FieldbookError(f"adopt: --positive is {chosen!r}; target {name!r} holds {', '.join(counts.index[:5])}")
-    others = [word for word in counts.index if word != chosen]
-    plain = chosen.lower() in YES or len(others) > 1
-    yes, no = (name if chosen.lower() in YES else chosen, f"not {name if chosen.lower() in YES else chosen}")
-    costs = {"unit": "cost", "false_alarm": 1, "missed": 1}
-    framing = {**common, "positive": yes, "negative": no if plain else others[0], "costs": costs, "limits": limits}
-    return {"column": name, "equals": float(chosen) if number else chosen}, framing
-
-# %% ../../../notebooks/problems/adopt.ipynb #ad0a0013
-def cut(as_of: pd.Series) -> dict[str, str]:
-    """Return the first day of each split: 60, 15, 15 and 10 per cent of the rows, in the order of time.
-
-    Raises
-    ------
-    FieldbookError
-        If the rows are of too few days.
-    """
-    days = as_of.sort_values().dt.floor("D")
-    starts = [days.iloc[int(len(days) * share)] for share in (0, 0.6, 0.75, 0.9)]
-    if len(set(starts)) < 4:
-        raise FieldbookError(
-            f"adopt: the rows are of {days.nunique()} days, and four splits by time need more; "
-            "without --as-of the order of the rows stands for time, an hour each"
-        )
-    return dict(zip(("train", "validation", "test", "production"), (f"{day:%Y-%m-%d}" for day in starts)))
-
-# %% ../../../notebooks/problems/adopt.ipynb #6ebda4e7
-def rule(columns: dict[str, np.ndarray], label: np.ndarray, regression: bool) -> dict[str, Any]:
-    """Return the number, and the place on it, that tells most about the label: what people would go by.
-
-    Raises
-    ------
-    FieldbookError
-        If no column is a number.
-    """
-    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
-
-    numbers = {name: values for name, values in columns.items() if values.dtype.kind == "f"}
-    if not numbers:
-        raise FieldbookError("adopt: no column is a number, and the heuristic needs one; add one, such as a time")
-    stump = (DecisionTreeRegressor if regression else DecisionTreeClassifier)(max_depth=1, random_state=0)
-    tree = stump.fit(np.column_stack(list(numbers.values())), label).tree_
-    split = tree.node_count > 1
-    column = list(numbers)[tree.feature[0]] if split else next(iter(numbers))
-    return {"column": column, "threshold": float(f"{tree.threshold[0]:.4g}") if split else 0.0}
+__all__ = ['TEMPLATE', 'Wish', 'read_for', 'draft', 'main']
 
 # %% ../../../notebooks/problems/adopt.ipynb #ad0a0016
 TEMPLATE = """\
@@ -207,18 +72,11 @@ features:
 """
 
 # %% ../../../notebooks/problems/adopt.ipynb #d05f853b
-def draft(
-    source: str,
-    target: str,
-    as_of: str | None = None,
-    kind: str | None = None,
-    positive: str | None = None,
-    key: list[str] | None = None,
-    drop: list[str] | None = None,
-) -> tuple[str, dict[str, str]]:
-    """Return the text of a file for `conf/problem/`, and the columns it leaves out with the reason.
+@dataclass(frozen=True)
+class Wish:
+    """What is asked of `adopt`.
 
-    Parameters
+    Attributes
     ----------
     source : the table, a CSV or Parquet file.
     target : the column to be predicted.
@@ -226,67 +84,100 @@ def draft(
     kind, positive : see `ask`.
     key : columns that name a row.
     drop : columns that are not known when the prediction is made, or must not be used.
+    """
+
+    source: str
+    target: str
+    as_of: str | None = None
+    kind: str | None = None
+    positive: str | None = None
+    key: list[str] = field(default_factory=list)
+    drop: list[str] = field(default_factory=list)
+
+    @property
+    def slug(self) -> str:
+        """The target, as the name of a framing."""
+        return re.sub(r"\W+", "_", self.target).strip("_").lower() or "target"
+
+# %% ../../../notebooks/problems/adopt.ipynb #03fccdb3
+def read_for(wish: Wish) -> pd.DataFrame:
+    """Return the table, which has the columns that are named, and times where they are asked for.
+
+    Raises
+    ------
+    FieldbookError
+        If it cannot be read, or has not.
+    """
+    table, source = read(wish.source), wish.source
+    named = {"--target": [wish.target], "--as-of": [wish.as_of] if wish.as_of else [], "--key": wish.key}
+    for option, names in {**named, "--drop": wish.drop}.items():
+        for name in names:
+            if name not in table:
+                there = ", ".join(map(str, table.columns[:20]))
+                raise FieldbookError(f"adopt: {option} {name!r}: {source} has {there}")
+    taken = [name for name in TAKEN if name in table and name not in (wish.target, *wish.drop)]
+    if taken:
+        raise FieldbookError(f"adopt: {source}: the pipeline adds a column {taken[0]!r} itself; rename or --drop yours")
+    if (as_of := wish.as_of) is not None:
+        table[as_of] = utc(table[as_of])
+        if kind_of(table[as_of]) != "datetime" or table[as_of].isna().any():
+            raise FieldbookError(f"adopt: --as-of {as_of!r}: not every row has a time there, such as 2024-05-01T12:00")
+    return table
+
+# %% ../../../notebooks/problems/adopt.ipynb #61a0e559
+def draft(wish: Wish) -> tuple[str, dict[str, str]]:
+    """Return the text of a file for `conf/problem/`, and the columns it leaves out with the reason.
 
     Raises
     ------
     FieldbookError
         If the file cannot be read, a column is not there, or no problem can be made of it.
     """
-    table, key, drop = read(source), key or [], drop or []
-    for option, names in (
-        ("--target", [target]),
-        ("--as-of", [as_of] if as_of else []),
-        ("--key", key),
-        ("--drop", drop),
-    ):
-        for name in names:
-            if name not in table:
-                raise FieldbookError(
-                    f"adopt: {option} {name!r}: {source} has {', '.join(map(str, table.columns[:20]))}"
-                )
-    taken = [name for name in TAKEN if name in table and name not in (target, *drop)]
-    if taken:
-        raise FieldbookError(f"adopt: {source}: the pipeline adds a column {taken[0]!r} itself; rename or --drop yours")
-    if as_of:
-        table[as_of] = utc(table[as_of])
-        if kind_of(table[as_of]) != "datetime" or table[as_of].isna().any():
-            raise FieldbookError(f"adopt: --as-of {as_of!r}: not every row has a time there, such as 2024-05-01T12:00")
-    label, framing = ask(table[target], kind, positive)
-    out = tells_nothing(table.drop(columns=[target])) | {name: "as you said" for name in drop}
+    table, as_of, key = read_for(wish), wish.as_of, wish.key
+    label, framing = ask(table[wish.target], wish.kind, wish.positive)
+    out = tells_nothing(table.drop(columns=[wish.target])) | {name: "as you said" for name in wish.drop}
     out |= {name: "it only names the row" for name in key if table[name].is_unique and name != as_of}
-    columns, slug = contract(table), re.sub(r"\W+", "_", target).strip("_").lower() or "target"
-    request = {name: column for name, column in columns.items() if name != target and name not in out}
-    settings = {"source": source, "labels": {slug: label}, "key": key or None, "as_of": as_of}
+    columns = contract(table)
+    request = {name: column for name, column in columns.items() if name != wish.target and name not in out}
+    settings = {"source": wish.source, "labels": {wish.slug: label}, "key": key or None, "as_of": as_of}
     if not as_of:
         settings["label_after_hours"] = 0.5  # before the next row, which is an hour away
-    problem = Tabular(**settings)
-    examples, seen = _seen(problem, table, slug, request)
+    examples, seen = _seen(Tabular(**settings), table, wish.slug, request)
     split = cut(examples["as_of"])
-    learnt = (examples["label"].notna() & (examples["as_of"] < split["validation"])).to_numpy()
-    if not learnt.any():
-        raise FieldbookError(
-            f"adopt: target {target!r} is missing in all of the oldest rows, which would be learnt from"
-        )
-    crowded = {name: table[name].nunique() > MANY for name, column in request.items() if column["type"] == "str"}
-    derive = {f"{name}_bucket": {"hash": name, "buckets": MANY} for name, many in crowded.items() if many}
-    names = [f"{name}_bucket" if crowded.get(name) else name for name in seen]
-    told = rule(
-        {name: v[learnt] for name, v in seen.items()}, examples["label"][learnt], framing["kind"] == "regression"
-    )
     text = TEMPLATE.format(
-        source=source,
-        target=target,
-        framing=slug,
-        names=", ".join(map(_quoted, names)),
-        derive=_yaml(derive, 4),
+        source=wish.source,
+        target=wish.target,
+        framing=wish.slug,
         problem=_yaml({"_target_": "fieldbook.problems.table.Tabular", **settings}, 2),
-        heuristic=_yaml(told, 2, flow=False),
-        framings=_yaml({slug: framing}, 4),
+        heuristic=_yaml(_heuristic(wish, examples, seen, split["validation"], framing), 2, flow=False),
+        framings=_yaml({wish.slug: framing}, 4),
         table=_yaml({"key": key, **({"known_at": as_of} if as_of else {}), "columns": columns}, 6),
         split=_yaml(split, 2, flow=False),
         request=_yaml(request, 4),
+        **_features(table, request, list(seen)),
     )
     return text, out
+
+# %% ../../../notebooks/problems/adopt.ipynb #8b628fe5
+def _heuristic(
+    wish: Wish, examples: pd.DataFrame, seen: dict[str, np.ndarray], until: str, framing: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the rule that people would go by, from the rows that are learnt from."""
+    learnt = (examples["label"].notna() & (examples["as_of"] < until)).to_numpy()
+    if not learnt.any():
+        raise FieldbookError(
+            f"adopt: target {wish.target!r} is missing in all of the oldest rows, which would be learnt from"
+        )
+    columns = {name: values[learnt] for name, values in seen.items()}
+    return rule(columns, examples["label"][learnt], framing["kind"] == "regression")
+
+# %% ../../../notebooks/problems/adopt.ipynb #8b74f8ca
+def _features(table: pd.DataFrame, request: dict[str, Any], names: list[str]) -> dict[str, str]:
+    """Return `derive` and `names` of the template: columns of more words than `MANY` share buckets."""
+    crowded = [name for name, column in request.items() if column["type"] == "str" and table[name].nunique() > MANY]
+    derive = {f"{name}_bucket": {"hash": name, "buckets": MANY} for name in crowded}
+    listed = (f"{name}_bucket" if name in crowded else name for name in names)
+    return {"derive": _yaml(derive, 4), "names": ", ".join(map(_quoted, listed))}
 
 # %% ../../../notebooks/problems/adopt.ipynb #d44b6f2c
 def _seen(
@@ -337,7 +228,7 @@ def main(
         raise FieldbookError("adopt: there is no conf/problem/ here: run it from the project's root")
     if path.exists() and not force:
         raise FieldbookError(f"adopt: {path} is there already: say another --name, or --force to replace it")
-    text, out = draft(source, target, as_of, kind, positive, key, drop)
+    text, out = draft(Wish(source, target, as_of, kind, positive, key or [], drop or []))
     before = path.read_text() if path.exists() else None
     replace(path, text)
     try:

@@ -5,8 +5,6 @@
 # %% ../../../notebooks/problems/flights.ipynb #b80a8733
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,90 +13,13 @@ from pydantic.dataclasses import dataclass
 
 from .. import FieldbookError
 from ..features.lookback import as_of_join, last_known, trailing_mean
+from .timetable import flight_ids, read, times
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['TABLES', 'LABELS', 'WEEKDAYS', 'WEATHER', 'read', 'times', 'Flights', 'flight_ids', 'codes']
-
-# %% ../../../notebooks/problems/flights.ipynb #c6822ceb
-TABLES = ("flights", "weather", "planes", "airports", "airlines")
-
-# %% ../../../notebooks/problems/flights.ipynb #d6360f88
-def read(source: str) -> dict[str, pd.DataFrame]:
-    """Read the five tables from a folder, or from the data/ folder of an installed package.
-
-    Raises
-    ------
-    FieldbookError
-        If there is neither, or a table is missing or cannot be parsed.
-    """
-    import pandas as pd
-
-    folder, tables = _folder(source), {}
-    for name in TABLES:
-        path = next(iter(sorted(folder.glob(f"{name}.csv*"))), None)
-        if path is None:
-            raise FieldbookError(
-                f"table {name}: there is no {name}.csv in {folder}; see problem.source in conf/problem/"
-            )
-        try:
-            tables[name] = pd.read_csv(path, low_memory=False)
-        except (ValueError, OSError) as error:
-            raise FieldbookError(f"table {name}: {path.name} cannot be read: {' '.join(str(error).split())}") from None
-    for name in ("flights", "weather"):
-        if "time_hour" in tables[name]:
-            tables[name]["time_hour"] = tables[name]["time_hour"].str.removesuffix("Z")
-    return tables
-
-# %% ../../../notebooks/problems/flights.ipynb #cbcfa4e3
-def _folder(source: str) -> Path:
-    if Path(source).is_dir():
-        return Path(source)
-    spec = importlib.util.find_spec(source) if source.isidentifier() else None
-    if spec is None or spec.origin is None:
-        raise FieldbookError(f"problem.source: {source!r} is neither a folder nor an installed package")
-    return Path(spec.origin).parent / "data"  # by path: importing the package fails on current Pythons
-
-# %% ../../../notebooks/problems/flights.ipynb #498f95c0
-def times(flights: pd.DataFrame, zones: dict[str, str]) -> pd.DataFrame:
-    """Return the instants of each flight, in UTC without a zone.
-
-    Parameters
-    ----------
-    flights : the table `flights`.
-    zones : IANA time zone by airport.
-
-    Returns
-    -------
-    Columns `local` (scheduled departure at the origin, local time), `scheduled`, `due` (scheduled arrival), `departed`
-    and `arrived` (missing where they did not happen).
-    """
-    import pandas as pd
-
-    minutes = lambda values: pd.to_timedelta(values, unit="min")
-    day = pd.to_datetime(flights[["year", "month", "day"]])
-    scheduled = flights["time_hour"] + minutes(flights["minute"])
-    due_local = day + minutes(flights["sched_arr_time"] // 100 * 60 + flights["sched_arr_time"] % 100)
-    due = pd.Series(pd.NaT, index=flights.index, dtype="datetime64[us]")
-    for zone, rows in due_local.groupby(flights["dest"].map(zones)):
-        utc = (
-            rows.dt.tz_localize(zone, ambiguous=True, nonexistent="shift_forward")
-            .dt.tz_convert("UTC")
-            .dt.tz_localize(None)
-        )
-        due[rows.index] = utc
-    due = due.where(due > scheduled, due + pd.Timedelta("1D"))  # it lands after midnight
-    return pd.DataFrame(
-        {
-            "local": day + minutes(flights["sched_dep_time"] // 100 * 60 + flights["sched_dep_time"] % 100),
-            "scheduled": scheduled,
-            "due": due,
-            "departed": scheduled + minutes(flights["dep_delay"]),
-            "arrived": due + minutes(flights["arr_delay"]),
-        }
-    )
+__all__ = ['LABELS', 'WEEKDAYS', 'WEATHER', 'Flights', 'codes']
 
 # %% ../../../notebooks/problems/flights.ipynb #dfd73f16
 @dataclass(config=ConfigDict(extra="forbid"))
@@ -306,22 +227,6 @@ WEATHER = {
     "pressure": "pressure",
     "visib": "visibility",
 }
-
-# %% ../../../notebooks/problems/flights.ipynb #148417c1
-def flight_ids(flights: pd.DataFrame) -> pd.Series:
-    """Return a name for each flight, such as `20130101-0515-EWR-UA1545`."""
-    day = flights["year"] * 10000 + flights["month"] * 100 + flights["day"]
-    clock = flights["sched_dep_time"].astype(str).str.zfill(4)
-    return (
-        day.astype(str)
-        + "-"
-        + clock
-        + "-"
-        + flights["origin"]
-        + "-"
-        + flights["carrier"]
-        + flights["flight"].astype(str)
-    )
 
 # %% ../../../notebooks/problems/flights.ipynb #7920a5ac
 def codes(frame: pd.DataFrame, by: list[str]) -> np.ndarray:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal, get_type_hints
+from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
@@ -113,15 +113,12 @@ def check_targets(settings: dict[str, Any], conf: Path = Path("conf"), known: Ma
 # %% ../../../notebooks/01_scope/80_check.ipynb #3cee0849
 def _model_misfits(model: dict[str, Any], keys: tuple[str | int, ...]) -> Iterator[Fault]:
     """Yield what is wrong with a file of conf/model/, which also says what becomes of rows and of a value."""
-    from fieldbook.stages import ROWS, at
+    from fieldbook.stages import BESIDE, at
 
-    try:
-        at(ROWS).model_validate(model.get("rows") or {})
-    except ValidationError as error:
-        yield _inside((*keys, "rows"), first_fault(error), model["rows"])
-    yield from _misfits(model, keys, also=("rows", "regressor", "interpretability"), given=("numeric", "categorical"))
-    if "interpretability" in model:
-        yield from _misfit(model["interpretability"], Literal[1, 2, 3, 4, 5], (*keys, "interpretability"))
+    for name, kind in BESIDE.items():
+        if model.get(name) is not None:
+            yield from _misfit(model[name], at(kind) if isinstance(kind, str) else kind, (*keys, name))
+    yield from _misfits(model, keys, also=tuple(BESIDE), given=("numeric", "categorical"))
     if isinstance(model.get("regressor"), dict):
         yield from _misfits(model["regressor"], (*keys, "regressor"))
 

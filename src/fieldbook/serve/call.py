@@ -10,17 +10,18 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from ..observe import counters
 from ..observe.counters import TALLIES
+from ..observe.trace import trace_of
 from .admission import Ticket
 from .contract import Refused
 
 # %% auto #0
-__all__ = ['REQUEST_ID', 'JSON', 'PLAIN', 'ENCODE', 'Gone', 'Call', 'Answer']
+__all__ = ['REQUEST_ID', 'JSON', 'PLAIN', 'ENCODE', 'Gone', 'Call', 'Answer', 'failure']
 
 # %% ../../../notebooks/10_serve/45_call.ipynb #711047d1
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -55,7 +56,7 @@ class Call:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         sent = self.headers.get(b"x-request-id")
         self.id = sent.decode() if sent and REQUEST_ID.fullmatch(sent) else os.urandom(16).hex()
-        self.trace = counters.trace_of(self.headers.get(b"traceparent"))
+        self.trace = trace_of(self.headers.get(b"traceparent"))
 
     async def body(self, most: int, seconds: float, ticket: Ticket) -> bytes:
         """Return the whole body.
@@ -117,3 +118,9 @@ class Answer(NamedTuple):
 
 # %% ../../../notebooks/10_serve/45_call.ipynb #7225d0b5
 ENCODE = msgspec.json.Encoder().encode
+
+# %% ../../../notebooks/10_serve/45_call.ipynb #f02e90b8
+def failure(call: Call, status: int, message: str, detail: list[dict[str, Any]] | None = None) -> Answer:
+    """Return the answer where there is nothing to give: what is wrong, in words and by field, and the request's id."""
+    fault = {"error": message, "detail": detail or [], "request_id": call.id}
+    return Answer(status, ENCODE(fault), outcome="failed" if status >= 500 else "refused")
