@@ -224,7 +224,7 @@ def settle(project: Project, settings: dict[str, Any]) -> Project:
     project.do("git", "init", "-q", "-b", "main")
     project.do("git", "config", "user.name", "Test")
     project.do("git", "config", "user.email", "test@example.org")
-    project.do("python3", "src", "scope")
+    project.do("python3", "src", "settings")
     project.commit("a project that has not run")
     return project
 
