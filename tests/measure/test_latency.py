@@ -1,4 +1,4 @@
-"""What `fieldbook measure` times is what callers wait for: the whole request, answered by the champion as it is served."""
+"""What `fieldbook measure` times is what callers wait for: the whole request, answered as the service would."""
 
 from pathlib import Path
 

@@ -100,9 +100,9 @@ def dependence(
     else:
         grid = values.value_counts().sort_index().sort_values(ascending=False, kind="stable").index[:points]
     at = lambda value: pd.Series(value, index=frame.index).astype(values.dtype)
-    told = lambda value: value if isinstance(value, str) else float(f"{value:.6g}")
+    shown = lambda value: value if isinstance(value, str) else float(f"{value:.6g}")
     return [
-        {"at": told(value), "answer": figure(draws.mean(respond(frame.assign(**{name: at(value)}))), confidence)}
+        {"at": shown(value), "answer": figure(draws.mean(respond(frame.assign(**{name: at(value)}))), confidence)}
         for value in grid
     ]
 
