@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from fieldbook import FieldbookError
-from fieldbook.measure.asked import BODIES, CALLERS, Questions, questions
 from fieldbook.measure.bench import bench
+from fieldbook.measure.questions import BODIES, CALLERS, Questions, read_questions
 from fieldbook.measure.rivals import COMPETITORS
 from fieldbook.measure.tables import grids, remarks, to_html
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def asked(project: Path) -> Questions:
     """Return what every server is asked."""
-    return questions(project)
+    return read_questions(project)
 
 
 @pytest.fixture(autouse=True)

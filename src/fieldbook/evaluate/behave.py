@@ -136,18 +136,18 @@ def behave(
         copies = changes(requests, test, contract, np.random.default_rng(seed))
         outputs, fields = [respond(copy) for copy in copies], test.fields or _numbers(contract)
         answers, flipped = [task.scalar(part) for part in outputs], _flipped(task, before, outputs)
-        asked = np.any([touched(requests, copy, fields) for copy in copies], axis=0)
-        kept, moved = judge(test, first, answers, flipped), np.abs(np.stack(answers) - first).max(axis=0)
-        draws = Draws(np.asarray(cluster)[asked], replicates, seed)
-        measured = {"share": kept, "change": moved, "flipped": flipped}
-        figures = {name: figure(draws.mean(values[asked]), confidence) for name, values in measured.items()}
+        concerned = np.any([touched(requests, copy, fields) for copy in copies], axis=0)
+        holds, moved = judge(test, first, answers, flipped), np.abs(np.stack(answers) - first).max(axis=0)
+        draws = Draws(np.asarray(cluster)[concerned], replicates, seed)
+        measured = {"share": holds, "change": moved, "flipped": flipped}
+        figures = {name: figure(draws.mean(values[concerned]), confidence) for name, values in measured.items()}
         enough = draws.enough(np.ones(len(draws.code), bool), least)
         result.append(
             {
                 **{"name": test.name, "kind": test.kind, "fields": fields, "why": test.why},
-                **{"rows": int(asked.sum()), "at_least": test.at_least, **figures},
+                **{"rows": int(concerned.sum()), "at_least": test.at_least, **figures},
                 "verdict": verdict(figures["share"], at_least=test.at_least) if enough else "not enough data",
-                "examples": _worst(np.where(asked & ~kept, moved, -1.0), requests, copies, fields, first, answers),
+                "examples": _worst(np.where(concerned & ~holds, moved, -1.0), requests, copies, fields, first, answers),
             }
         )
     return result
@@ -168,7 +168,7 @@ def _worst(
     after: list[np.ndarray],
 ) -> list[dict[str, Any]]:
     """Return the three rows that break the test and moved most; `broken`, (rows,), is how far, below 0 elsewhere."""
-    found = []
+    worst = []
     for row in np.argsort(-broken, kind="stable")[:3]:
         if broken[row] < 0:
             break
@@ -177,8 +177,8 @@ def _worst(
         said = {"row": str(requests.index[row]), **answer}
         for name, frame in (("from", requests), ("to", copies[copy])):
             said[name] = {field: _plain(frame[field].iloc[row]) for field in fields}
-        found.append(said)
-    return found
+        worst.append(said)
+    return worst
 
 # %% ../../../notebooks/06_evaluate/35_behave.ipynb #a5b4cc9e
 def _plain(value: Any) -> float | str | None:

@@ -45,8 +45,8 @@ def intervals(scores: Scores, replicates: pd.DataFrame, confidence: float) -> di
     """Return value, low and high of each metric; the interval is that of the bootstrap's percentiles."""
     figures = {}
     for name, value in metrics_of(scores, list(replicates)).items():
-        found = ends(np.append(value, replicates[name]), confidence)
-        figures[name] = dict(zip(("value", "low", "high"), map(six_digits, found)))
+        estimate = ends(np.append(value, replicates[name]), confidence)
+        figures[name] = dict(zip(("value", "low", "high"), map(six_digits, estimate)))
     return figures
 
 # %% ../../../notebooks/06_evaluate/15_bootstrap.ipynb #9d89c6df

@@ -87,7 +87,7 @@ def read_case(
     requests = pd.read_parquet(folder / "requests.parquet").set_index("example_id")[list(features.request)]
     return Case(
         lambda frame: predict(model, frame[names], task),
-        lambda asked: build(problem, asked, features)[names],
+        lambda requests: build(problem, requests, features)[names],
         task,
         rows[names],
         requests.loc[rows.index],

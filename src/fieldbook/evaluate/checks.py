@@ -78,7 +78,7 @@ def checks(
     return {
         **heading(case, draws, confidence),
         "slices": given(frame, 1000 * cost, settings.slices, draws, least, confidence),
-        "fairness": [fairness(frame, asked, draws, cost, least, confidence, **two) for asked in task.fairness],
+        "fairness": [fairness(frame, rule, draws, cost, least, confidence, **two) for rule in task.fairness],
         "behave": tests,
     }
 

@@ -133,17 +133,17 @@ def _found(case: Case, loss: np.ndarray, study: Study) -> list[dict[str, Any]]:
 # %% ../../../notebooks/06_evaluate/70_diagnose.ipynb #a4121014
 def _explained(case: Case, study: Study, groups: Mapping[str, list[str]]) -> dict[str, Any]:
     """Return what the model looks at, for which it answers again and again on a part of the rows."""
-    asked, sure = study.diagnose.explain, study.certainty
-    part, few = case.draw(study.checks.rows, study.seed), case.draw(asked.background, study.seed)
+    settings, sure = study.diagnose.explain, study.certainty
+    part, few = case.draw(study.checks.rows, study.seed), case.draw(settings.background, study.seed)
     loss = lambda outputs: 1000 * part.task.cost(outputs, part.label)
     alone = {name: [name] for name in part.features}
-    ranked = importance(case.predict, loss, part.features, alone, part.cluster, asked.repeats, *sure)
-    together = importance(case.predict, loss, part.features, groups, part.cluster, asked.repeats, *sure)
-    top = [row["feature"] for row in ranked[: asked.top]]
+    ranked = importance(case.predict, loss, part.features, alone, part.cluster, settings.repeats, *sure)
+    together = importance(case.predict, loss, part.features, groups, part.cluster, settings.repeats, *sure)
+    top = [row["feature"] for row in ranked[: settings.top]]
     return {
         "importance": {"alone": ranked, "together": together},
         "dependence": {
-            name: dependence(case.answer, few.features, name, asked.points, few.cluster, *sure) for name in top
+            name: dependence(case.answer, few.features, name, settings.points, few.cluster, *sure) for name in top
         },
         "answers": _answers(part, few, study),
     }
@@ -151,12 +151,12 @@ def _explained(case: Case, study: Study, groups: Mapping[str, list[str]]) -> dic
 # %% ../../../notebooks/06_evaluate/70_diagnose.ipynb #9659bccc
 def _answers(part: Case, few: Case, study: Study) -> list[dict[str, Any]]:
     """Return explanations of answers that lie evenly between the highest and the lowest."""
-    asked, said = study.diagnose.explain, part.answer(part.features)
+    settings, said = study.diagnose.explain, part.answer(part.features)
     order = np.argsort(-said, kind="stable")
     result = []
-    for place in np.linspace(0, len(order) - 1, asked.answers).round().astype(int):
+    for place in np.linspace(0, len(order) - 1, settings.answers).round().astype(int):
         row = part.features.iloc[[order[place]]]
-        moved = moved_by(part.answer, row, few.features, asked.samples, study.sure.confidence, study.seed)
+        moved = moved_by(part.answer, row, few.features, settings.samples, study.sure.confidence, study.seed)
         result.append({"row": str(row.index[0]), **moved, "label": float(part.label[order[place]])})
     return result
 

@@ -91,8 +91,8 @@ def hand_over(
     result = []
     for share in shares:
         over = rank < round(share * len(cost))
-        kept, worth = draws.mean(cost, ~over), draws.mean(cost, over)
-        result.append({"share": share, "cost": figure(1000 * kept, confidence), "worth": figure(worth, confidence)})
+        answered, worth = draws.mean(cost, ~over), draws.mean(cost, over)
+        result.append({"share": share, "cost": figure(1000 * answered, confidence), "worth": figure(worth, confidence)})
     return result
 
 # %% ../../../notebooks/06_evaluate/65_doubt.ipynb #7b3ce5a0

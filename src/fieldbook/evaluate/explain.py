@@ -100,9 +100,9 @@ def dependence(
     else:
         grid = values.value_counts().sort_index().sort_values(ascending=False, kind="stable").index[:points]
     at = lambda value: pd.Series(value, index=frame.index).astype(values.dtype)
-    told = lambda value: value if isinstance(value, str) else six_digits(value)
+    shown = lambda value: value if isinstance(value, str) else six_digits(value)
     return [
-        {"at": told(value), "answer": figure(draws.mean(respond(frame.assign(**{name: at(value)}))), confidence)}
+        {"at": shown(value), "answer": figure(draws.mean(respond(frame.assign(**{name: at(value)}))), confidence)}
         for value in grid
     ]
 

@@ -29,15 +29,15 @@ _RATES = {
 }
 
 # %% ../../../notebooks/06_evaluate/30_fairness.ipynb #2f5f4784
-def groups_of(frame: pd.DataFrame, asked: Fairness, draws: Draws, least: Least) -> np.ndarray:
+def groups_of(frame: pd.DataFrame, rule: Fairness, draws: Draws, least: Least) -> np.ndarray:
     """Return the group of each row, (rows,) of strings; empty where it is in none, or in one that holds too little."""
-    if asked.groups is None:
-        inside(frame, {asked.column: Condition(missing=True)})  # says so if there is no such column
-        name = frame[asked.column].astype(object).where(frame[asked.column].notna(), "").astype(str).to_numpy(object)
+    if rule.groups is None:
+        inside(frame, {rule.column: Condition(missing=True)})  # says so if there is no such column
+        name = frame[rule.column].astype(object).where(frame[rule.column].notna(), "").astype(str).to_numpy(object)
     else:
         name = np.full(len(frame), "", dtype=object)
-        for group, condition in asked.groups.items():
-            name[inside(frame, {asked.column: condition})] = group
+        for group, condition in rule.groups.items():
+            name[inside(frame, {rule.column: condition})] = group
     for group in set(name):
         if not draws.enough(name == group, least):
             name[name == group] = ""
@@ -55,21 +55,21 @@ def rates(
     label, acts : (rows,) of 0 and 1, for a decision between two; the other rates are left out without them.
     """
     names = sorted(set(group) - {""})
-    found = {"mean_cost": {name: 1000 * draws.mean(cost, group == name) for name in names}}
+    figures = {"mean_cost": {name: 1000 * draws.mean(cost, group == name) for name in names}}
     if label is None or acts is None:
-        return found
+        return figures
     of = lambda name, where: draws.mean(acts, (group == name) & where)
-    return found | {
+    return figures | {
         "selection_rate": {name: of(name, True) for name in names},
         "true_positive_rate": {name: of(name, label == 1) for name in names},
         "false_positive_rate": {name: of(name, label == 0) for name in names},
     }
 
 # %% ../../../notebooks/06_evaluate/30_fairness.ipynb #61cbb9c4
-def apart(metric: str, found: Mapping[str, Mapping[str, np.ndarray]]) -> np.ndarray:
+def apart(metric: str, figures: Mapping[str, Mapping[str, np.ndarray]]) -> np.ndarray:
     """Return a fairness metric on each draw, (1 + replicates,), from the rates of the groups."""
     kind, how = metric.rsplit("_", 1)
-    each = [np.stack(list(found[rate].values())) for rate in _RATES[kind]]
+    each = [np.stack(list(figures[rate].values())) for rate in _RATES[kind]]
     if how == "difference":
         return np.max([rate.max(axis=0) - rate.min(axis=0) for rate in each], axis=0)
     return np.min([divide(rate.min(axis=0), rate.max(axis=0)) for rate in each], axis=0)
@@ -77,7 +77,7 @@ def apart(metric: str, found: Mapping[str, Mapping[str, np.ndarray]]) -> np.ndar
 # %% ../../../notebooks/06_evaluate/30_fairness.ipynb #eab5d64b
 def fairness(
     frame: pd.DataFrame,
-    asked: Fairness,
+    rule: Fairness,
     draws: Draws,
     cost: np.ndarray,
     least: Least,
@@ -94,23 +94,23 @@ def fairness(
     FieldbookError
         If a rate of decisions is asked of a model that does not decide between two.
     """
-    group = groups_of(frame, asked, draws, least)
+    group = groups_of(frame, rule, draws, least)
     by_rate = rates(group, draws, cost, label, acts)
-    if not set(_RATES[asked.metric.rsplit("_", 1)[0]]) <= set(by_rate):
-        raise FieldbookError(f"conf: scope.fairness: {asked.metric} is for two classes; use mean_cost_difference")
+    if not set(_RATES[rule.metric.rsplit("_", 1)[0]]) <= set(by_rate):
+        raise FieldbookError(f"conf: scope.fairness: {rule.metric} is for two classes; use mean_cost_difference")
     by_group = {
         name: {"rows": int((group == name).sum())}
         | {rate: figure(statistic[name], confidence) for rate, statistic in by_rate.items()}
         for name in sorted(set(group) - {""})
     }
-    record = {"metric": asked.metric, "column": asked.column, "at_least": asked.at_least, "at_most": asked.at_most}
-    record |= {"why": asked.why, "groups": by_group}
+    record = {"metric": rule.metric, "column": rule.column, "at_least": rule.at_least, "at_most": rule.at_most}
+    record |= {"why": rule.why, "groups": by_group}
     if len(by_group) < 2:
         return record | {"figure": None, "verdict": "not enough data"}
-    judged = figure(apart(asked.metric, by_rate), confidence)
-    if acts is not None and asked.metric != "mean_cost_difference":
-        judged["value"] = six_digits(by_fairlearn(asked.metric, label, acts, group))
-    return record | {"figure": judged, "verdict": verdict(judged, asked.at_least, asked.at_most)}
+    judged = figure(apart(rule.metric, by_rate), confidence)
+    if acts is not None and rule.metric != "mean_cost_difference":
+        judged["value"] = six_digits(by_fairlearn(rule.metric, label, acts, group))
+    return record | {"figure": judged, "verdict": verdict(judged, rule.at_least, rule.at_most)}
 
 # %% ../../../notebooks/06_evaluate/30_fairness.ipynb #183ac3e0
 def by_fairlearn(metric: str, label: np.ndarray, acts: np.ndarray, group: np.ndarray) -> float:

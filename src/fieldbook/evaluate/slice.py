@@ -36,28 +36,28 @@ def inside(frame: pd.DataFrame, conditions: Mapping[str, Condition]) -> np.ndarr
     FieldbookError
         If there is no such column, or a range is asked of words.
     """
-    kept = np.ones(len(frame), dtype=bool)
+    mask = np.ones(len(frame), dtype=bool)
     for name, condition in conditions.items():
         if name not in frame:
             raise FieldbookError(f"conf: a condition names {name!r}; there are {', '.join(frame)}")
         try:
-            kept &= _keeps(frame[name], condition)
+            mask &= _keeps(frame[name], condition)
         except TypeError:
             raise FieldbookError(f"conf: the condition on {name!r} is a range, and the column holds words") from None
-    return kept
+    return mask
 
 # %% ../../../notebooks/06_evaluate/25_slice.ipynb #58cabaea
 def _keeps(values: pd.Series, condition: Condition) -> np.ndarray:
-    kept = values.isna() if condition.missing else values.notna()
+    mask = values.isna() if condition.missing else values.notna()
     if condition.one_of is not None:
-        kept &= values.isin(condition.one_of)
+        mask &= values.isin(condition.one_of)
     if condition.at_least is not None:
-        kept &= values >= condition.at_least
+        mask &= values >= condition.at_least
     if condition.at_most is not None:
-        kept &= values <= condition.at_most
+        mask &= values <= condition.at_most
     if condition.below is not None:
-        kept &= values < condition.below
-    return kept.fillna(False).to_numpy(bool)
+        mask &= values < condition.below
+    return mask.fillna(False).to_numpy(bool)
 
 # %% ../../../notebooks/06_evaluate/25_slice.ipynb #cc38c6de
 def compare_slice(loss: np.ndarray, where: np.ndarray, draws: Draws, confidence: float) -> dict[str, Any]:
@@ -90,10 +90,10 @@ def given(
     result = []
     for name, conditions in slices.items():
         where = inside(frame, conditions)
-        found = compare_slice(loss, where, draws, confidence)
+        compared = compare_slice(loss, where, draws, confidence)
         enough = draws.enough(where, least)
-        judged = side(found["excess"], "worse", "better") if enough else "not enough data"
-        result.append({"slice": name, **found, "verdict": judged})
+        judged = side(compared["excess"], "worse", "better") if enough else "not enough data"
+        result.append({"slice": name, **compared, "verdict": judged})
     return result
 
 # %% ../../../notebooks/06_evaluate/25_slice.ipynb #3a904abb
@@ -195,11 +195,11 @@ def find(
     result = []
     for pair in taken:
         where = member[:, list(pair)].all(axis=1)[~searched]
-        found = compare_slice(loss[~searched], where, draws, level)
-        said_of = "confirmed" if draws.enough(where, least) and found["excess"]["low"] > 0 else "not confirmed"
+        compared = compare_slice(loss[~searched], where, draws, level)
+        said_of = "confirmed" if draws.enough(where, least) and compared["excess"]["low"] > 0 else "not confirmed"
         parts = {said[i][0]: said[i][1] for i in sorted(set(pair))}
         written = {name: part.model_dump(exclude_defaults=True) for name, part in parts.items()}
-        result.append({"slice": in_words(parts), "conditions": written, **found, "verdict": said_of})
+        result.append({"slice": in_words(parts), "conditions": written, **compared, "verdict": said_of})
     return result
 
 # %% ../../../notebooks/06_evaluate/25_slice.ipynb #33ae4994

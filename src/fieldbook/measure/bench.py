@@ -20,7 +20,7 @@ from typing import Any
 
 from .. import FieldbookError
 from ..core.files import replace
-from .asked import Questions, questions
+from .questions import Questions, read_questions
 from .rivals import COMPETITORS, SESSION
 from .rounds import Subject, go_round, in_process, one_process, serving, summarise
 from .tables import show, to_html
@@ -33,7 +33,7 @@ PACKAGES = ("bentoml", "fastapi", "mlflow", "numpy", "onnxruntime", "pydantic", 
 
 # %% ../../../notebooks/11_measure/80_bench.ipynb #ab78dfa7
 def bench(
-    asked: Questions, names: list[str], seconds: float, rounds: int, say: Callable[[str], None]
+    questions: Questions, names: list[str], seconds: float, rounds: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Return the figures of these servers, as data/bench/bench.json has them.
 
@@ -44,23 +44,25 @@ def bench(
     say : is told what is being done.
     """
     load, base = round(os.getloadavg()[0], 2), "bento" if "bento" in names else names[0]
-    with _folders(asked, names) as folders, one_process() as pool:
+    with _folders(questions, names) as folders, one_process() as pool:
 
         def subject(name: str) -> contextlib.AbstractContextManager[Subject]:
             shutil.rmtree(folders[name] / "logs", ignore_errors=True)  # of the round before
             return (
-                in_process(asked) if name == SESSION else serving(name, COMPETITORS[name], asked, folders[name], pool)
+                in_process(questions)
+                if name == SESSION
+                else serving(name, COMPETITORS[name], questions, folders[name], pool)
             )
 
-        found = []
+        results = []
         for turn in range(rounds):
             order = names if turn % 2 == 0 else names[::-1]
-            told = lambda what, turn=turn: say(f"round {turn + 1} of {rounds}: {what}")
-            found.append(go_round({name: subject(name) for name in order}, seconds, told))
-    summary = summarise(found, base)
+            tell = lambda what, turn=turn: say(f"round {turn + 1} of {rounds}: {what}")
+            results.append(go_round({name: subject(name) for name in order}, seconds, tell))
+    summary = summarise(results, base)
     return {
-        "champion": asked.manifest.model,
-        "version": asked.manifest.version,
+        "champion": questions.manifest.model,
+        "version": questions.manifest.version,
         "base": base,
         "machine": {"system": f"{platform.system()} {platform.machine()}", "cores": os.cpu_count(), "load": load},
         "settings": {"seconds": seconds, "rounds": rounds},
@@ -70,9 +72,9 @@ def bench(
 
 # %% ../../../notebooks/11_measure/80_bench.ipynb #d28c0b58
 @contextlib.contextmanager
-def _folders(asked: Questions, names: list[str]) -> Iterator[dict[str, Path]]:
+def _folders(questions: Questions, names: list[str]) -> Iterator[dict[str, Path]]:
     """Make a folder for each server in the project's tmp/, with its files in it, and remove them afterwards."""
-    base = asked.project / "tmp"
+    base = questions.project / "tmp"
     base.mkdir(exist_ok=True)
     with contextlib.ExitStack() as stack:
         folders = {
@@ -80,7 +82,7 @@ def _folders(asked: Questions, names: list[str]) -> Iterator[dict[str, Path]]:
             for name in names
         }
         for name in COMPETITORS.keys() & set(names):
-            COMPETITORS[name].prepare(folders[name], asked)
+            COMPETITORS[name].prepare(folders[name], questions)
         yield folders
 
 # %% ../../../notebooks/11_measure/80_bench.ipynb #f59d6ef1
@@ -108,11 +110,11 @@ def main(seconds: float = 1.5, rounds: int = 3, only: list[str] | None = None) -
     if not Path("data/bento/bento.yaml").exists():
         raise FieldbookError("data/bento is not there yet: run `dvc repro`")
     names, target = [name for name in names if name in (only or names)], Path("data/bench")
-    signal.signal(signal.SIGTERM, lambda *told: sys.exit(143))  # as Ctrl+C does, it ends the servers, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl+C does, it ends the servers, too
     with Console(stderr=True).status("reading the questions") as status:
-        found = bench(questions(Path.cwd()), names, seconds, rounds, status.update)
+        results = bench(read_questions(Path.cwd()), names, seconds, rounds, status.update)
     target.mkdir(parents=True, exist_ok=True)
-    replace(target / "bench.json", json.dumps(found, indent=2) + "\n")
-    replace(target / "bench.html", to_html(found))
-    show(found)
+    replace(target / "bench.json", json.dumps(results, indent=2) + "\n")
+    replace(target / "bench.html", to_html(results))
+    show(results)
     print(f"bench    {target}/bench.html: the ranges, and what was compared")

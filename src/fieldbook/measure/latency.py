@@ -67,8 +67,8 @@ def latency(
     drawn = [np.percentile(np.repeat(taken, times.astype(int), axis=0), PERCENTILES) for times in draws.weight]
     figures = {}
     for percentile, statistic in zip(PERCENTILES, np.transpose(drawn)):
-        found = zip(("value", "low", "high"), ends(statistic, confidence))
-        figures[f"{of}_p{percentile}_ms"] = {end: float(f"{ms:.3g}") for end, ms in found}
+        estimate = zip(("value", "low", "high"), ends(statistic, confidence))
+        figures[f"{of}_p{percentile}_ms"] = {end: float(f"{ms:.3g}") for end, ms in estimate}
     return {"rows": taken.size, **figures}
 
 # %% ../../../notebooks/11_measure/10_latency.ipynb #b0b4bcaa
@@ -138,13 +138,13 @@ def conclude(board: dict[str, Any], limits: list[Limit], figures: dict[str, Figu
     FieldbookError
         If a limit names a latency that is not measured.
     """
-    asked = [limit for limit in limits if limit.metric.startswith(LATER)]
-    verdicts = {name: [judge(limit, timed) for limit in asked] for name, timed in figures.items()}
-    kept = {name: all(verdict.state == PASSED for verdict in judged) for name, judged in verdicts.items()}
+    ours = [limit for limit in limits if limit.metric.startswith(LATER)]
+    verdicts = {name: [judge(limit, timed) for limit in ours] for name, timed in figures.items()}
+    passing = {name: all(verdict.state == PASSED for verdict in judged) for name, judged in verdicts.items()}
     return {
         "champion": board["champion"],
-        "passed": kept[board["champion"]],
-        "others": [row["model"] for row in board["models"] if row["passed"] and kept.get(row["model"])],
+        "passed": passing[board["champion"]],
+        "others": [row["model"] for row in board["models"] if row["passed"] and passing.get(row["model"])],
         "models": {name: [verdict.record for verdict in judged] for name, judged in verdicts.items()},
     }
 

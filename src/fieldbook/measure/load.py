@@ -227,12 +227,17 @@ async def offer(port: int, requests: list[bytes], rate: float, seconds: float, c
         await asyncio.sleep(0.01)
     for transport in opened:
         transport.close()
-    return {"offered": (sent + unsent) / seconds, "unsent": unsent, "unanswered": sent - len(answers), **_told(answers)}
+    return {
+        "offered": (sent + unsent) / seconds,
+        "unsent": unsent,
+        "unanswered": sent - len(answers),
+        **_by_status(answers),
+    }
 
 # %% ../../../notebooks/11_measure/30_load.ipynb #b1b1768d
-def _told(answers: list[tuple[int, float]]) -> dict[str, Any]:
-    found = {}
+def _by_status(answers: list[tuple[int, float]]) -> dict[str, Any]:
+    figures = {}
     for status in sorted({status for status, _ in answers}):
-        taken = np.array([took for told, took in answers if told == status]) * 1000
-        found[str(status)] = {"answers": len(taken), "p50_ms": np.median(taken), "p99_ms": np.percentile(taken, 99)}
-    return found
+        taken = np.array([took for code, took in answers if code == status]) * 1000
+        figures[str(status)] = {"answers": len(taken), "p50_ms": np.median(taken), "p99_ms": np.percentile(taken, 99)}
+    return figures

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import FieldbookError
-from .asked import BODIES, questions
 from .load import call, offer, runner
+from .questions import BODIES, read_questions
 from .rivals import COMPETITORS
 from .rounds import ALIKE, requests_of
 from .server import free_port, running
@@ -38,26 +38,26 @@ def main(rows: int, seconds: float) -> None:
         raise FieldbookError("data/bento is not there yet: run `dvc repro`")
     if rows not in BODIES:
         raise FieldbookError(f"overload: a request has {' or '.join(map(str, BODIES))} rows")
-    asked, rival, run = questions(Path.cwd()), COMPETITORS["bento"], runner()
+    questions, rival, run = read_questions(Path.cwd()), COMPETITORS["bento"], runner()
     table = Table(
         "offered/s", "of what it can do", "answered/s", "p50 ms", "p99 ms", "sent away/s", "p99 ms", "no answer"
     )
     with tempfile.TemporaryDirectory() as place:
         port, folder = free_port(), Path(place)
-        settings = ALIKE | {"BENTOML_HOME": f"{place}/bentoml"} | rival.settings(asked.project, folder)
+        settings = ALIKE | {"BENTOML_HOME": f"{place}/bentoml"} | rival.settings(questions.project, folder)
         del settings["FIELDBOOK_CHAMPION"]  # the bench's champion has time without end
-        with running(rival.command(asked.project, port), port, rival.ready, folder, settings):
-            requests = requests_of("bento", rival, asked, port)[rows]
+        with running(rival.command(questions.project, port), port, rival.ready, folder, settings):
+            requests = requests_of("bento", rival, questions, port)[rows]
             most = call(port, requests, 16, seconds)["requests"] / seconds
             for times in TIMES:
-                found = run(offer(port, requests, times * most, seconds, 800))
-                table.add_row(*_row(found, times, seconds))
+                result = run(offer(port, requests, times * most, seconds, 800))
+                table.add_row(*_row(result, times, seconds))
     Console().print(table)
 
 # %% ../../../notebooks/11_measure/90_overload.ipynb #d06627a9
-def _row(found: dict[str, Any], times: float, seconds: float) -> list[str]:
-    answered, away = found.get("200"), found.get("429")
-    figures = lambda told, *names: [f"{told[name]:.1f}" if told else "" for name in names]
-    rate = lambda told: f"{told['answers'] / seconds:,.0f}" if told else "0"
+def _row(result: dict[str, Any], times: float, seconds: float) -> list[str]:
+    answered, away = result.get("200"), result.get("429")
+    figures = lambda part, *names: [f"{part[name]:.1f}" if part else "" for name in names]
+    rate = lambda part: f"{part['answers'] / seconds:,.0f}" if part else "0"
     answers = [rate(answered), *figures(answered, "p50_ms", "p99_ms"), rate(away), *figures(away, "p99_ms")]
-    return [f"{found['offered']:,.0f}", f"{times:g}", *answers, str(found["unanswered"] + found["unsent"])]
+    return [f"{result['offered']:,.0f}", f"{times:g}", *answers, str(result["unanswered"] + result["unsent"])]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..core.page import source
-from .asked import MANY, ONE, Questions
+from .questions import MANY, ONE, Questions
 from ..scope.framing import Framing
 from ..serve.answer import outputs_of
 
@@ -24,7 +24,7 @@ __all__ = ['BOTH', 'COMPETITORS', 'SESSION', 'save_for_mlflow', 'patient_champio
            'answered', 'answered_by_mlflow']
 
 # %% ../../../notebooks/11_measure/50_rivals.ipynb #296362f6
-def save_for_mlflow(folder: Path, asked: Questions) -> None:
+def save_for_mlflow(folder: Path, questions: Questions) -> None:
     """Save the champion's pipeline as an MLflow model in `folder`/model."""
     import logging
 
@@ -32,9 +32,9 @@ def save_for_mlflow(folder: Path, asked: Questions) -> None:
     import mlflow.sklearn
 
     logging.getLogger("mlflow.sklearn").setLevel(logging.ERROR)  # it warns of pickles; this one is ours
-    classifies = asked.task.kind != "regression"
+    classifies = questions.task.kind != "regression"
     mlflow.sklearn.save_model(
-        joblib.load(asked.project / "data/models" / asked.manifest.model / "model.joblib"),
+        joblib.load(questions.project / "data/models" / questions.manifest.model / "model.joblib"),
         folder / "model",
         serialization_format="cloudpickle",
         pip_requirements=["scikit-learn"],
@@ -42,17 +42,17 @@ def save_for_mlflow(folder: Path, asked: Questions) -> None:
     )
 
 # %% ../../../notebooks/11_measure/50_rivals.ipynb #370c79cd
-def patient_champion(folder: Path, asked: Questions) -> None:
+def patient_champion(folder: Path, questions: Questions) -> None:
     """Copy the champion, with time enough for every request on any machine: what is shed cannot be timed."""
-    shutil.copytree(asked.project / "data/champion", folder / "champion")
-    service = asked.manifest.service.model_copy(update={"budget_ms": 10_000.0})
-    asked.manifest.model_copy(update={"service": service}).write(folder / "champion")
+    shutil.copytree(questions.project / "data/champion", folder / "champion")
+    service = questions.manifest.service.model_copy(update={"budget_ms": 10_000.0})
+    questions.manifest.model_copy(update={"service": service}).write(folder / "champion")
 
 # %% ../../../notebooks/11_measure/50_rivals.ipynb #868b1f1e
 def _files(*names: str) -> Callable[[Path, Questions], None]:
     """Return what puts files of `pages/rivals/` into a folder."""
 
-    def write(folder: Path, asked: Questions) -> None:
+    def write(folder: Path, questions: Questions) -> None:
         for name in names:
             (folder / name).write_text(source(f"rivals/{name}"))
 
@@ -94,14 +94,14 @@ class Competitor:
     }
 
 # %% ../../../notebooks/11_measure/50_rivals.ipynb #259ea9ff
-def plain_body(asked: Questions, part: slice, rows: int) -> Any:
+def plain_body(questions: Questions, part: slice, rows: int) -> Any:
     """Return one request, or a list of them."""
-    return asked.records[part] if rows > 1 else asked.records[part][0]
+    return questions.records[part] if rows > 1 else questions.records[part][0]
 
 # %% ../../../notebooks/11_measure/50_rivals.ipynb #57b7a1a8
-def split_body(asked: Questions, part: slice, rows: int) -> Any:
+def split_body(questions: Questions, part: slice, rows: int) -> Any:
     """Return features the way MLflow takes them: a float32 with all its digits, a missing number as null."""
-    table = asked.features[part].astype(object)
+    table = questions.features[part].astype(object)
     return {"dataframe_split": table.where(table.notna(), None).to_dict("split", index=False)}
 
 # %% ../../../notebooks/11_measure/50_rivals.ipynb #1c67b9aa
@@ -112,10 +112,10 @@ def answered(reply: Any, task: Framing) -> np.ndarray:
 # %% ../../../notebooks/11_measure/50_rivals.ipynb #993e8c15
 def answered_by_mlflow(reply: Any, task: Framing) -> np.ndarray:
     """Return the outputs, (rows, columns), of what scikit-learn says."""
-    found = np.array(reply["predictions"], dtype=float)
-    if found.ndim == 3:  # (labels, rows, no or yes)
-        return found[:, :, 1].T
-    return found.reshape(len(found), -1)[:, -len(task.columns) :]
+    outputs = np.array(reply["predictions"], dtype=float)
+    if outputs.ndim == 3:  # (labels, rows, no or yes)
+        return outputs[:, :, 1].T
+    return outputs.reshape(len(outputs), -1)[:, -len(task.columns) :]
 
 # %% ../../../notebooks/11_measure/50_rivals.ipynb #ce4602a9
 def _serve_bento(name: str) -> Callable[[Path, int], list[str]]:
@@ -177,7 +177,7 @@ COMPETITORS = {
         _serve_bento("textbook:Textbook"),
         "/readyz",
         BOTH,
-        lambda asked, part, rows: {"records" if rows > 1 else "record": plain_body(asked, part, rows)},
+        lambda questions, part, rows: {"records" if rows > 1 else "record": plain_body(questions, part, rows)},
         answered,
     ),
     "no-op": Competitor(
@@ -187,7 +187,7 @@ COMPETITORS = {
         _serve_bento("noop:Noop"),
         "/readyz",
         {ONE: "/predict"},
-        lambda asked, part, rows: {},
+        lambda questions, part, rows: {},
         None,
     ),
 }

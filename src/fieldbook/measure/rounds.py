@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from .. import FieldbookError
-from .asked import BODIES, CALLERS, ONE, Questions, inputs_of
 from .load import call, describe, message
+from .questions import BODIES, CALLERS, ONE, Questions, inputs_of
 from .rivals import Competitor
 from .server import ask, free_port, running
 from ..scope.framing import Framing
@@ -77,7 +77,7 @@ def parts(rows: int) -> list[slice]:
     return [slice(body * rows, (body + 1) * rows) for body in range(BODIES[rows])]
 
 # %% ../../../notebooks/11_measure/60_rounds.ipynb #01fbdefe
-def check(found: np.ndarray, expected: np.ndarray, task: Framing, name: str) -> None:
+def check(outputs: np.ndarray, expected: np.ndarray, task: Framing, name: str) -> None:
     """Compare outputs, (rows, columns), with those of the graph.
 
     Raises
@@ -86,26 +86,26 @@ def check(found: np.ndarray, expected: np.ndarray, task: Framing, name: str) -> 
         If they differ by more than an answer's last digits.
     """
     most = 1e-4 if task.kind == "regression" else 1e-5  # a value is answered to four digits, a probability to seven
-    apart = np.abs(found - expected) / np.maximum(1, np.abs(expected)) if found.shape == expected.shape else np.nan
+    apart = np.abs(outputs - expected) / np.maximum(1, np.abs(expected)) if outputs.shape == expected.shape else np.nan
     if not np.all(apart <= most):
         raise FieldbookError(
             f"bench: {name} does not say what the champion's graph says ({np.max(apart):.2g} apart): run `dvc repro`"
         )
 
 # %% ../../../notebooks/11_measure/60_rounds.ipynb #af7aea66
-def requests_of(name: str, rival: Competitor, asked: Questions, port: int) -> dict[int, list[bytes]]:
+def requests_of(name: str, rival: Competitor, questions: Questions, port: int) -> dict[int, list[bytes]]:
     """Return the HTTP requests for a server, by rows, after it has answered each of them as the graph does."""
-    found = {}
+    requests = {}
     for rows, path in rival.paths.items():
-        bodies = [json.dumps(rival.body(asked, part, rows)).encode() for part in parts(rows)]
+        bodies = [json.dumps(rival.body(questions, part, rows)).encode() for part in parts(rows)]
         for part, body in zip(parts(rows), bodies):
             status, reply = ask(port, "POST", path, body)
             if status != 200:
                 raise FieldbookError(f"bench: {name} answered {status}: {reply[:300].decode(errors='replace')}")
             if rival.values:
-                check(rival.values(json.loads(reply), asked.task), asked.expected[part], asked.task, name)
-        found[rows] = [message(path, body) for body in bodies]
-    return found
+                check(rival.values(json.loads(reply), questions.task), questions.expected[part], questions.task, name)
+        requests[rows] = [message(path, body) for body in bodies]
+    return requests
 
 # %% ../../../notebooks/11_measure/60_rounds.ipynb #065d3329
 @dataclass(frozen=True)
@@ -125,37 +125,37 @@ class Subject:
 
 # %% ../../../notebooks/11_measure/60_rounds.ipynb #addded95
 @contextlib.contextmanager
-def serving(name: str, rival: Competitor, asked: Questions, folder: Path, pool: Executor) -> Iterator[Subject]:
+def serving(name: str, rival: Competitor, questions: Questions, folder: Path, pool: Executor) -> Iterator[Subject]:
     """Start a server whose files are in a folder; the callers run in `pool`."""
     port, own = free_port(), {"BENTOML_HOME": str(folder / "bentoml")}
-    settings = ALIKE | own | rival.settings(asked.project, folder)
-    with running(rival.command(asked.project, port), port, rival.ready, folder, settings) as server:
-        requests = requests_of(name, rival, asked, port)
+    settings = ALIKE | own | rival.settings(questions.project, folder)
+    with running(rival.command(questions.project, port), port, rival.ready, folder, settings) as server:
+        requests = requests_of(name, rival, questions, port)
 
         def measure(rows: int, callers: int, seconds: float) -> dict[str, float] | None:
             if rows not in requests:
                 return None
             used = server.cpu_s()
-            found = pool.submit(call, port, requests[rows], callers, seconds).result()
-            return {**found, "cpu_s": server.cpu_s() - used}
+            figures = pool.submit(call, port, requests[rows], callers, seconds).result()
+            return {**figures, "cpu_s": server.cpu_s() - used}
 
         yield Subject(server.start_s, server.memory_mib, measure)
 
 # %% ../../../notebooks/11_measure/60_rounds.ipynb #3ae81f01
 @contextlib.contextmanager
-def in_process(asked: Questions) -> Iterator[Subject]:
+def in_process(questions: Questions) -> Iterator[Subject]:
     """Open the graphs in a new process."""
-    inputs = {rows: [inputs_of(asked.features[part]) for part in parts(rows)] for rows in BODIES}
+    inputs = {rows: [inputs_of(questions.features[part]) for part in parts(rows)] for rows in BODIES}
     begun = time.perf_counter()
     with one_process() as pool:
 
         def measure(rows: int, callers: int, seconds: float) -> dict[str, float] | None:
-            return pool.submit(run_graphs, asked.graphs, inputs[rows], seconds).result() if callers == 1 else None
+            return pool.submit(run_graphs, questions.graphs, inputs[rows], seconds).result() if callers == 1 else None
 
         measure(ONE, 1, 0.001)
         start = time.perf_counter() - begun
         yield Subject(
-            start, lambda: pool.submit(run_graphs, asked.graphs, inputs[ONE], 0.001).result()["memory_mib"], measure
+            start, lambda: pool.submit(run_graphs, questions.graphs, inputs[ONE], 0.001).result()["memory_mib"], measure
         )
 
 # %% ../../../notebooks/11_measure/60_rounds.ipynb #fa9541c4
@@ -204,13 +204,13 @@ def rows_of(count: int) -> str:
 # %% ../../../notebooks/11_measure/60_rounds.ipynb #02f4a1f3
 def _cell(rows: int, callers: int, figures: dict[str, float]) -> dict[str, float]:
     rate, count = figures["requests_per_s"], figures["requests"]
-    kept = {key: figures[key] for key in ("requests", "latency_p50_ms", "latency_p99_ms", "requests_per_s")}
-    told = {
+    shown = {key: figures[key] for key in ("requests", "latency_p50_ms", "latency_p99_ms", "requests_per_s")}
+    shares = {
         "rows_per_s": rows * rate,
         "cpu_ms": 1000 * figures["cpu_s"] / count,
         "fallbacks": figures.get("fallbacks", 0),
     }
-    return {"rows": rows, "callers": callers, **kept, **told}
+    return {"rows": rows, "callers": callers, **shown, **shares}
 
 # %% ../../../notebooks/11_measure/60_rounds.ipynb #6eb132de
 FIGURES = ("requests", "fallbacks", "latency_p50_ms", "latency_p99_ms", "requests_per_s", "rows_per_s", "cpu_ms")

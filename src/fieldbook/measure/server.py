@@ -76,9 +76,9 @@ def running(command: list[str], port: int, ready: str, folder: Path, settings: d
     try:
         while not _is_ready(port, ready):
             if process.poll() is not None or time.perf_counter() - begun > START_WITHIN:
-                told = (folder / "output.txt").read_text(errors="replace").strip().splitlines() or ["nothing"]
+                lines = (folder / "output.txt").read_text(errors="replace").strip().splitlines() or ["nothing"]
                 raise FieldbookError(
-                    f"bench: `{' '.join(command)}` did not become ready. The last it wrote: {told[-1][:500]}"
+                    f"bench: `{' '.join(command)}` did not become ready. The last it wrote: {lines[-1][:500]}"
                 )
             time.sleep(0.01)
         yield Server(port, process, time.perf_counter() - begun)
@@ -114,6 +114,6 @@ def ask(port: int, method: str, path: str, body: bytes | None = None, timeout: f
 # %% ../../../notebooks/11_measure/20_server.ipynb #829bd9d8
 def free_port() -> int:
     """Return a port that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

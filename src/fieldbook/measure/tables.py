@@ -12,7 +12,7 @@ from typing import Any
 from ..core import plot
 from ..core.page import markup, render
 from ..core.words import number
-from .asked import BODIES, CALLERS
+from .questions import BODIES, CALLERS
 from .rounds import kind_of, rows_of
 
 # %% auto #0
@@ -41,7 +41,7 @@ class Grid:
 # %% ../../../notebooks/11_measure/70_tables.ipynb #a349bef0
 def grids(servers: dict[str, Any], base: str) -> list[Grid]:
     """Return the tables of what `summarise` returns; speeds are those of `base`, 1."""
-    found = []
+    listed = []
     for rows, callers in itertools.product(BODIES, CALLERS):
         columns = {key: heading for key, heading in COLUMNS.items() if rows > 1 or key != "rows_per_s"}
         lines = {
@@ -51,10 +51,10 @@ def grids(servers: dict[str, Any], base: str) -> list[Grid]:
             if kind_of(cell) == (rows, callers)
         }
         title = f"{rows_of(rows)} a request, {callers} at a time"
-        found.append(Grid(title, [heading.format(base=base) for heading in columns.values()], lines))
+        listed.append(Grid(title, [heading.format(base=base) for heading in columns.values()], lines))
     once = {name: [server["start_s"], server["memory_mib"]] for name, server in servers.items()}
     return [
-        *(grid for grid in found if grid.lines),
+        *(grid for grid in listed if grid.lines),
         Grid("Start and memory", ["first answer after s", "memory MiB"], once),
     ]
 
@@ -66,33 +66,33 @@ def end_of(figure: dict[str, float] | None, end: str = "value") -> str:
 # %% ../../../notebooks/11_measure/70_tables.ipynb #56aee6a9
 def remarks(servers: dict[str, Any]) -> list[str]:
     """Return a sentence for each server that did not leave every answer to the model."""
-    found = []
+    listed = []
     for name, server in servers.items():
         cells = [cell for cell in server["cells"] if cell["fallbacks"]["high"]]
         where = "; ".join(f"{rows_of(cell['rows'])}, {cell['callers']} at a time" for cell in cells)
         if cells:
-            found.append(
+            listed.append(
                 f"{name} gave answers that were its fallback's, and not the model's, with {where}: see bench.json"
             )
-    return found
+    return listed
 
 # %% ../../../notebooks/11_measure/70_tables.ipynb #367c10b2
-def show(found: dict[str, Any]) -> None:
+def show(results: dict[str, Any]) -> None:
     """Print the tables, and what is remarkable."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     console = Console(width=None if Console().is_terminal else 120)
-    for grid in grids(found["servers"], found["base"]):
+    for grid in grids(results["servers"], results["base"]):
         table = Table(box=box.SIMPLE_HEAD, title=grid.title, title_justify="left")
         table.add_column("server", no_wrap=True)
         for heading in grid.headings:
             table.add_column(heading, justify="right")
         for name, figures in grid.lines.items():
-            table.add_row(name, *map(end_of, figures), style="bold" if name == found["base"] else "")
+            table.add_row(name, *map(end_of, figures), style="bold" if name == results["base"] else "")
         console.print(table)
-    for remark in remarks(found["servers"]):
+    for remark in remarks(results["servers"]):
         console.print(remark, style="bold red", highlight=False, soft_wrap=True)
 
 # %% ../../../notebooks/11_measure/70_tables.ipynb #765197bd
@@ -129,12 +129,12 @@ def _draw_cell(axes: Any, cell: dict[str, Any], place: int) -> None:
     axes[1].text(rate["high"], height, f"  {end_of(rate)}", va="center", fontsize=8)
 
 # %% ../../../notebooks/11_measure/70_tables.ipynb #c48c7fe0
-def to_html(found: dict[str, Any]) -> str:
+def to_html(results: dict[str, Any]) -> str:
     """Return the page."""
-    machine, runs = found["machine"], found["settings"]
+    machine, runs = results["machine"], results["settings"]
     text = (
-        f"The champion ({found['champion']}, version {found['version']}) behind each of these servers, one process to "
-        f"answer, on one machine ({machine['system']}, {machine['cores']} cores, load {machine['load']:g} before the "
+        f"The champion ({results['champion']}, version {results['version']}) behind each of these servers, one process "
+        f"to answer, on one machine ({machine['system']}, {machine['cores']} cores, load {machine['load']:g} before the "
         f"start), in one run. Rounds: {runs['rounds']}, of {runs['seconds']:g} s for each cell. Medians over the "
         "rounds; below them, small, lowest and highest. They are of this machine and hour, and have chosen nobody."
     )
@@ -144,10 +144,10 @@ def to_html(found: dict[str, Any]) -> str:
             "headings": grid.headings,
             "lines": {n: list(map(_cell, f)) for n, f in grid.lines.items()},
         }
-        for grid in grids(found["servers"], found["base"])
+        for grid in grids(results["servers"], results["base"])
     ]
-    picture = markup(draw(found["servers"]))
-    more = {"found": found, "tables": tables, "picture": picture, "remarks": remarks(found["servers"])}
+    picture = markup(draw(results["servers"]))
+    more = {"results": results, "tables": tables, "picture": picture, "remarks": remarks(results["servers"])}
     return render("bench.html", title="Bench", promise=text, **more)
 
 # %% ../../../notebooks/11_measure/70_tables.ipynb #6878f266

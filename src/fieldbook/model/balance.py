@@ -74,8 +74,8 @@ def resample(label: np.ndarray, method: Literal["over", "under"], ratio: float, 
 # %% ../../../notebooks/05_model/15_balance.ipynb #d1d54983
 def _classes(label: np.ndarray, what: str = "rows") -> tuple[np.ndarray, np.ndarray]:
     """Return the class of each row as a code, and the rows of each class."""
-    code, found = pd.factorize(np.asarray(label, dtype=float), sort=True)
-    if (code < 0).any() or len(found) < 2:
+    code, values = pd.factorize(np.asarray(label, dtype=float), sort=True)
+    if (code < 0).any() or len(values) < 2:
         raise FieldbookError(
             f"{what}: classes can be balanced only where every row has a label and there are two or more"
         )

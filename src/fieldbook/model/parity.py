@@ -102,6 +102,6 @@ def convert(
     except FieldbookError as error:
         return None, {**record, "fault": str(error)}
     except Exception as error:  # converters and runtimes raise what they like; whatever it is, nothing can be served
-        told = " ".join(f"{type(error).__name__}: {error}".split())
-        return None, {**record, "fault": f"no ONNX graph can be made of it: {told[:200]}"}
+        fault = " ".join(f"{type(error).__name__}: {error}".split())
+        return None, {**record, "fault": f"no ONNX graph can be made of it: {fault[:200]}"}
     return exported, {**record, "largest_difference": float(f"{largest:.1g}")}

@@ -58,10 +58,10 @@ def tabular(
         estimator.set_params(embedded=len(words) if categories == "ordinal" else 0)
     most = most_values if categories == "onehot" else None
     # which columns hold more than one value is learnt by `fit`, on training rows; a network counts its words beforehand
-    kept = partial(usable, among=[i for i in chosen if i < len(numeric)])
+    useful = partial(usable, among=[i for i in chosen if i < len(numeric)])
     said = words if embeds else partial(usable, among=words, most_values=most)
     step, encoder = _steps(numbers, categories)
-    columns = ColumnTransformer([("numbers", step, kept), ("categories", encoder, said)])
+    columns = ColumnTransformer([("numbers", step, useful), ("categories", encoder, said)])
     if multilabel and not getattr(estimator, "several", False):
         from sklearn.multioutput import MultiOutputClassifier
 

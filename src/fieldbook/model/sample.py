@@ -139,7 +139,7 @@ def reservoir(stream: Iterable[Any], size: int, seed: Seed) -> tuple[np.ndarray,
     if size < 1:
         raise FieldbookError(f"sample: a reservoir of {size} rows holds nothing; ask for 1 or more")
     rng, numbered = np.random.default_rng(seed), enumerate(stream)
-    kept, w = list(itertools.islice(numbered, size)), 1.0
+    held, w = list(itertools.islice(numbered, size)), 1.0
     while True:
         w = max(
             w * math.exp(-rng.exponential() / size), 1e-300
@@ -148,9 +148,9 @@ def reservoir(stream: Iterable[Any], size: int, seed: Seed) -> tuple[np.ndarray,
         item = next(itertools.islice(numbered, int(skip), None), None)
         if item is None:
             break
-        kept[rng.integers(size)] = item
-    kept.sort(key=lambda pair: pair[0])
-    return np.array([position for position, _ in kept], dtype=int), [item for _, item in kept]
+        held[rng.integers(size)] = item
+    held.sort(key=lambda pair: pair[0])
+    return np.array([position for position, _ in held], dtype=int), [item for _, item in held]
 
 # %% ../../../notebooks/05_model/10_sample.ipynb #b6120660
 def importance(

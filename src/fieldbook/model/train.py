@@ -165,12 +165,12 @@ def learn(recipe: Recipe, table: pd.DataFrame, numeric: list[str], categorical: 
     numeric, categorical : names of the features.
     """
     name, task = recipe.name, recipe.task
-    asked, others = take_rows(name, recipe.settings)
+    balance, others = take_rows(name, recipe.settings)
     model = build_model(name, others, numeric, categorical, task)
     drawn = draw(table[table["label"].notna()], recipe.sample, recipe.seed)
-    rows = prepare(drawn, asked, task.kind, recipe.seed)
+    rows = prepare(drawn, balance, task.kind, recipe.seed)
     fit(name, model, rows, numeric + categorical, task)
-    if asked.resample != "none" or asked.weights != "none":
+    if balance.resample != "none" or balance.weights != "none":
         from fieldbook.model.prior import corrected
 
         model.steps[-1] = ("estimator", corrected(model["estimator"], rows, drawn, max(2, len(task.columns))))

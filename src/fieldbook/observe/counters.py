@@ -106,8 +106,8 @@ class Tallies:
         self.counts, self.values = defaultdict(float), defaultdict(list)
         for (metric, *labels), times in counts.items():
             (metric.labels(*labels) if labels else metric).inc(times)
-        for (metric, *labels), found in values.items():
-            observe_all(metric.labels(*labels) if labels else metric, found)
+        for (metric, *labels), observed in values.items():
+            observe_all(metric.labels(*labels) if labels else metric, observed)
 
 # %% ../../../notebooks/09_observe/20_counters.ipynb #cbb9aa09
 def observe_all(metric: Histogram | Summary, values: Sequence[float]) -> None:

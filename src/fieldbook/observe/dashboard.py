@@ -62,7 +62,7 @@ def _hour(whole: Growth) -> dict[str, Any]:
         "refused": whole.by("refused_requests_total", "field"),
     }
     single = {"rows": "rows", "feedback": "feedback", "kept": "kept_decisions", "lost": "log_lost_rows"}
-    ranked = {name: dict(sorted(found.items(), key=lambda pair: -pair[1])[:10]) for name, found in counts.items()}
+    ranked = {name: dict(sorted(times.items(), key=lambda pair: -pair[1])[:10]) for name, times in counts.items()}
     return {
         "requests": requests(whole),
         **ranked,
@@ -74,8 +74,8 @@ def _hour(whole: Growth) -> dict[str, Any]:
 def _minutes(window: Window) -> dict[str, Any]:
     ranked = sorted(window.whole.by("predictions_total", "decision").items(), key=lambda pair: (-pair[1], pair[0]))
     names = sorted(name for name, _ in ranked[:5])
-    told = [_minute(growth, span, names) if growth else None for growth, span in zip(window.minutes, window.seconds)]
-    line = lambda what, name: [rounded(minute[what][name]) if minute else None for minute in told]
+    minutes = [_minute(growth, span, names) if growth else None for growth, span in zip(window.minutes, window.seconds)]
+    line = lambda what, name: [rounded(minute[what][name]) if minute else None for minute in minutes]
     return {
         "requests": {outcome: line("requests", outcome) for outcome in OUTCOMES},
         "decisions": {name: line("decisions", name) for name in names},
@@ -85,10 +85,10 @@ def _minutes(window: Window) -> dict[str, Any]:
 
 # %% ../../../notebooks/09_observe/90_dashboard.ipynb #74754821
 def _minute(growth: Growth, seconds: float, names: list[str]) -> dict[str, dict[str, float | None]]:
-    rate, found, decided = 60 / max(seconds, 1.0), requests(growth), growth.by("predictions_total", "decision")
+    rate, outcomes, decided = 60 / max(seconds, 1.0), requests(growth), growth.by("predictions_total", "decision")
     waited = growth.buckets("request_seconds", "outcome", ANSWERED)
     return {
-        "requests": {outcome: found.get(outcome, 0.0) * rate for outcome in OUTCOMES},
+        "requests": {outcome: outcomes.get(outcome, 0.0) * rate for outcome in OUTCOMES},
         "decisions": {name: ratio(decided.get(name, 0.0), sum(decided.values())) for name in names},
         "figures": {
             "rows": growth.total("rows_total") * rate,

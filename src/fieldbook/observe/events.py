@@ -23,15 +23,15 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        told = {
+        line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
             **getattr(record, "more", {}),
         }
         if record.exc_info:
-            told["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(told, enc_hook=str).decode()
+            line["exception"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line, enc_hook=str).decode()
 
 # %% ../../../notebooks/09_observe/40_events.ipynb #29116823
 logger = logging.getLogger("fieldbook.events")
@@ -49,14 +49,14 @@ class Seldom:
     """Tells of an event at most once in `seconds`, with how often it came meanwhile."""
 
     def __init__(self, seconds: float = 10) -> None:
-        self.seconds, self.told, self.times = seconds, {}, Tally()
+        self.seconds, self.last, self.times = seconds, {}, Tally()
 
-    told: dict[str, float]
+    last: dict[str, float]
 
     def warn(self, event: str, error: BaseException | None = None, **more: Any) -> None:
         """Log a warning, or count it."""
         self.times[event] += 1
         now = time.monotonic()
-        if now - self.told.get(event, -self.seconds) >= self.seconds:
-            self.told[event] = now
+        if now - self.last.get(event, -self.seconds) >= self.seconds:
+            self.last[event] = now
             logger.warning(event, exc_info=error, extra={"more": {**more, "times": self.times.pop(event)}})

@@ -136,9 +136,9 @@ class History:
         last, size = self._last, len(self.series.number)
         last.extend([0.0] * (size - len(last)))
         added = array("d", bytes(8 * size))
-        for found in metrics:
-            restarted = any(value < last[place] for place, value in found.items() if place not in self.series.sums)
-            for place, value in found.items():
+        for metric in metrics:
+            restarted = any(value < last[place] for place, value in metric.items() if place not in self.series.sums)
+            for place, value in metric.items():
                 added[place] = value if restarted else value - last[place]
                 last[place] = value
         return added
@@ -229,5 +229,5 @@ class Window:
         ]
         self.whole = sums(half.values for half in self.halves)
         self.recent = sums(take.added for take in takes if history.at - take.at < history.watch.recent)
-        asked = (take.at for take in reversed(takes) if Growth(history.series, take.added).total(REQUESTS))
-        self.idle = max(0.0, history.at - next(asked, history.at - self.watched))
+        busy = (take.at for take in reversed(takes) if Growth(history.series, take.added).total(REQUESTS))
+        self.idle = max(0.0, history.at - next(busy, history.at - self.watched))

@@ -168,11 +168,11 @@ def conceal(record: Mapping[str, Any], private: Mapping[str, str], key: bytes) -
     private : "hash" or "omit" for those that are private.
     key : of the hashes (BLAKE2b, 128 bits); without one, nothing is hashed and all that is private is left out.
     """
-    kept = {name: value for name, value in record.items() if name not in private}
+    public = {name: value for name, value in record.items() if name not in private}
     for name, how in private.items() if key else ():
         if how == "hash" and name in record:
-            kept[name] = None if record[name] is None else digest(key, record[name])
-    return kept
+            public[name] = None if record[name] is None else digest(key, record[name])
+    return public
 
 # %% ../../../notebooks/09_observe/10_log.ipynb #50f7c132
 def digest(key: bytes, *values: Any) -> str:

@@ -39,15 +39,15 @@ class Series:
 
     def read(self, metric: Metric) -> dict[int, float]:
         """Return the values of a metric's samples by their place."""
-        found = {}
+        series = {}
         for sample in metric.samples:
             key = (sample.name.removeprefix("fieldbook_"), labels_of(sample.labels))
             place = self.number.get(key)
             if place is None and not sample.name.endswith("_created"):
                 place = self._add(*key)
             if place is not None and isfinite(sample.value):
-                found[place] = sample.value
-        return found
+                series[place] = sample.value
+        return series
 
     def _add(self, name: str, labels: Labels) -> int | None:
         if len(self.number) >= self.limit:

@@ -36,8 +36,8 @@ class Trace(NamedTuple):
 # %% ../../../notebooks/09_observe/30_trace.ipynb #0e84df6e
 def trace_of(traceparent: bytes | None) -> Trace | None:
     """Return the trace that a `traceparent` header names, if there is one."""
-    found = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
-    return Trace(found[1].decode(), os.urandom(8).hex(), found[2].decode()) if found else None
+    match = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
+    return Trace(match[1].decode(), os.urandom(8).hex(), match[2].decode()) if match else None
 
 # %% ../../../notebooks/09_observe/30_trace.ipynb #fcc24694
 class Collector:

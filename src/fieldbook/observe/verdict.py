@@ -27,7 +27,7 @@ def fields(window: Window, kind: str, watch: Watch) -> list[dict[str, Any]]:
     """
     rows = [half.total("rows_total") for half in window.halves]
     before, after = (half.by(*KINDS[kind]) for half in window.halves)
-    told = [
+    table = [
         {
             "field": field,
             "earlier": rounded(ratio(before.get(field, 0.0), rows[0])),
@@ -36,9 +36,9 @@ def fields(window: Window, kind: str, watch: Watch) -> list[dict[str, Any]]:
         }
         for field in before | after
     ]
-    told = sorted(told, key=lambda row: (not row["risen"], -(row["now"] or 0.0), row["field"]))[:10]
+    table = sorted(table, key=lambda row: (not row["risen"], -(row["now"] or 0.0), row["field"]))[:10]
     fives = [(five.by(*KINDS[kind]), five.total("rows_total")) for five in window.fives]
-    return [{**row, "each": [rounded(ratio(five.get(row["field"], 0.0), n)) for five, n in fives]} for row in told]
+    return [{**row, "each": [rounded(ratio(five.get(row["field"], 0.0), n)) for five, n in fives]} for row in table]
 
 # %% ../../../notebooks/09_observe/80_verdict.ipynb #df3071d2
 def scores(window: Window, watch: Watch) -> list[dict[str, Any]]:
@@ -49,14 +49,14 @@ def scores(window: Window, watch: Watch) -> list[dict[str, Any]]:
     For each `of`, `earlier` and `now` (shares by bucket), `mean` (of the halves; None without rows), and `moved`.
     """
     rows, sums = ([half.by("probability" + end, "of") for half in window.halves] for end in ("_count", "_sum"))
-    told = []
+    table = []
     for of in sorted(rows[0] | rows[1], key=lambda of: (-rows[1].get(of, 0.0), of))[:8]:
         n = [half.get(of, 0.0) for half in rows]
         cumulated = [list(half.buckets("probability", "of", [of]).values()) for half in window.halves]
         curves = [[value / max(many, 1.0) for value in half[:-1]] for half, many in zip(cumulated, n)]
         apart = max(abs(earlier - now) for earlier, now in zip(*curves))
         steps = [[rounded(high - low) for low, high in zip([0.0, *curve], curve)] for curve in curves]
-        told.append(
+        table.append(
             {
                 "of": of,
                 "earlier": steps[0],
@@ -65,74 +65,74 @@ def scores(window: Window, watch: Watch) -> list[dict[str, Any]]:
                 "moved": all(n) and apart > max(watch.moved, 1.95 * sqrt((n[0] + n[1]) / (n[0] * n[1]))),
             }
         )
-    return told
+    return table
 
 # %% ../../../notebooks/09_observe/80_verdict.ipynb #c5ad78d5
 def faults(history: History, window: Window) -> list[tuple[str, str]]:
     """Return what fails lately: a level, `bad` or `watch`, and a sentence each."""
-    recent, told = window.recent, []
-    found, span = requests(recent), lately(history.watch.recent)
-    asked, lag, lost = sum(found.values()), history.lag(), recent.total("log_lost_rows_total")
+    recent, sentences = window.recent, []
+    counts, span = requests(recent), lately(history.watch.recent)
+    total, lag, lost = sum(counts.values()), history.lag(), recent.total("log_lost_rows_total")
     if lag:
-        told.append(("bad", f"The prediction log has taken no row for {duration(lag)}."))
+        sentences.append(("bad", f"The prediction log has taken no row for {duration(lag)}."))
     if lost:
-        told.append(("bad", f"{count(lost, 'answered row')} could not be logged {span}."))
+        sentences.append(("bad", f"{count(lost, 'answered row')} could not be logged {span}."))
     codes = {code: n for code, n in recent.by("requests_total", "status").items() if code.startswith("5")}
     numbers = {
-        f"failed{_listed(codes)}": max(sum(codes.values()), found.get("failed", 0.0)),
-        "were turned away, because too many came at once": found.get("shed", 0.0),
-        "got the heuristic's answer, not the model's" + _listed(recent.by("fallbacks_total", "reason")): found.get(
+        f"failed{_listed(codes)}": max(sum(codes.values()), counts.get("failed", 0.0)),
+        "were turned away, because too many came at once": counts.get("shed", 0.0),
+        "got the heuristic's answer, not the model's" + _listed(recent.by("fallbacks_total", "reason")): counts.get(
             "fallback", 0.0
         ),
     }
     for what, number in numbers.items():
         if number:
-            level = "bad" if number >= history.watch.share * asked else "watch"
-            told.append((level, f"{number:,.0f} of {count(asked, 'request')} {span} {what}."))
+            level = "bad" if number >= history.watch.share * total else "watch"
+            sentences.append((level, f"{number:,.0f} of {count(total, 'request')} {span} {what}."))
     slowest, bounds = latency(recent, 0.99), history.series.bounds("request_seconds")
     if slowest and slowest >= bounds[-2]:
-        told.append(("watch", f"More than 1 % of the answers {span} took over {duration(slowest)}."))
-    return told
+        sentences.append(("watch", f"More than 1 % of the answers {span} took over {duration(slowest)}."))
+    return sentences
 
 # %% ../../../notebooks/09_observe/80_verdict.ipynb #17f62a76
 def changes(history: History, window: Window, rows: dict[str, list], scored: list) -> list[tuple[str, str]]:
     """Return what is not as it was at the hour's start, and silence; `rows` are `fields` by kind, `scored` `scores`."""
-    watch, told = history.watch, []
+    watch, sentences = history.watch, []
     if window.idle >= watch.quiet:
-        told.append(f"Nothing has been asked for {duration(window.idle)}.")
-    asked = [sum(requests(half).values()) for half in window.halves]
+        sentences.append(f"Nothing has been asked for {duration(window.idle)}.")
+    totals = [sum(requests(half).values()) for half in window.halves]
     broke = [requests(half).get("refused", 0.0) for half in window.halves]
     recent = requests(window.recent)
     share = recent.get("refused", 0.0) / max(sum(recent.values()), 1.0)
-    if share >= watch.refused or has_risen(broke[1], asked[1], broke[0], asked[0], watch):
+    if share >= watch.refused or has_risen(broke[1], totals[1], broke[0], totals[0], watch):
         why = _listed(window.halves[1].by("refused_requests_total", "field"))
-        before = f"; earlier in the hour, {percent(broke[0] / asked[0])}" if asked[0] else ""
-        now = broke[1] / asked[1] if asked[1] else share
-        told.append(f"{percent(now)} of the requests were refused{why}{before}.")
-    told += [
+        before = f"; earlier in the hour, {percent(broke[0] / totals[0])}" if totals[0] else ""
+        now = broke[1] / totals[1] if totals[1] else share
+        sentences.append(f"{percent(now)} of the requests were refused{why}{before}.")
+    sentences += [
         f"{row['field']} is {kind} in {percent(row['now'])} of the rows; "
         f"earlier in the hour, in {percent(row['earlier'])}."
-        for kind, found in rows.items()
-        for row in found
+        for kind, fields_of_kind in rows.items()
+        for row in fields_of_kind
         if row["risen"]
     ]
-    told += [
+    sentences += [
         f"The scores of {score['of']} have moved: their mean is {score['mean'][1]:.2g}, and was {score['mean'][0]:.2g}."
         for score in scored
         if score["moved"]
     ]
-    return [("watch", sentence) for sentence in told]
+    return [("watch", sentence) for sentence in sentences]
 
 # %% ../../../notebooks/09_observe/80_verdict.ipynb #5f556185
 def verdict(history: History, window: Window, wrong: list[tuple[str, str]]) -> dict[str, Any]:
     """Return `level` (ok, watch or bad), `text` (the sentence to begin with) and `more` (further ones)."""
     wrong = sorted(wrong, key=lambda pair: pair[0] != "bad")
     sentences = [sentence for _, sentence in wrong]
-    asked, recently = requests(window.whole), requests(window.recent)
+    outcomes, recently = requests(window.whole), requests(window.recent)
     names = {"fallback": "by the heuristic", "shed": "turned away", "failed": "failed"}
-    past = {name: asked.get(key, 0.0) - recently.get(key, 0.0) for key, name in names.items()}
+    past = {name: outcomes.get(key, 0.0) - recently.get(key, 0.0) for key, name in names.items()}
     past = {name: number for name, number in past.items() if number > 0}
-    sentences.append(("" if wrong or not asked else "Answering normally: ") + _plainly(history, window))
+    sentences.append(("" if wrong or not outcomes else "Answering normally: ") + _plainly(history, window))
     sentences += [f"Earlier in the hour: {_listed(past)[2:-1]}."] * bool(past)
     return {"level": wrong[0][0] if wrong else "ok", "text": sentences[0], "more": sentences[1:]}
 

@@ -17,12 +17,12 @@ from ..scope.promise import Stakeholder
 __all__ = ['Purpose', 'markdown', 'html']
 
 # %% ../../../notebooks/08_package/20_card.ipynb #8bf7f496
-def _figure(found: dict[str, float] | None) -> str:
+def _figure(figure: dict[str, float] | None) -> str:
     """Return a figure with its interval."""
-    if not found or found.get("value") is None:
+    if not figure or figure.get("value") is None:
         return "too few rows"
     digits = lambda x: "–" if x is None else f"{x:,.0f}" if abs(x) >= 100 else f"{x:.3g}"
-    return f"{digits(found['value'])} [{digits(found['low'])}, {digits(found['high'])}]"
+    return f"{digits(figure['value'])} [{digits(figure['low'])}, {digits(figure['high'])}]"
 
 # %% ../../../notebooks/08_package/20_card.ipynb #39377608
 def _table(heading: list[str], rows: Iterable[list[str]]) -> str:
@@ -97,7 +97,7 @@ def _data(purpose: Purpose) -> str:
 
 # %% ../../../notebooks/08_package/20_card.ipynb #88d7a735
 def _figures(choice: dict[str, Any]) -> str:
-    names = [name for name, found in choice["validation"].items() if isinstance(found, dict)]
+    names = [name for name, figure in choice["validation"].items() if isinstance(figure, dict)]
     rows = [[name, _figure(choice["validation"][name]), _figure(choice["test"].get(name))] for name in names]
     return (
         "## Figures\n\nWith intervals that draw whole clusters. Models were chosen on validation, and test "

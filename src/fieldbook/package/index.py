@@ -88,9 +88,9 @@ def result(story: Story) -> list[str]:
         clear = saving["low"] > 0 or saving["high"] < 0
         size = {end: abs(saving[end]) for end in saving} if clear else saving
         ends = sorted([size["low"], size["high"]])
-        told = figure({"value": abs(saving["value"]), "low": ends[0], "high": ends[1]})
+        saved = figure({"value": abs(saving["value"]), "low": ends[0], "high": ends[1]})
         unsure = f"Whether that is less {than}, these data do not say: the difference is {figure(saving)}."
-        sentences.append(f"That is {told} {unit} {sure} {than}." if clear else unsure)
+        sentences.append(f"That is {saved} {unit} {sure} {than}." if clear else unsure)
     return sentences
 
 # %% ../../../notebooks/08_package/70_index.ipynb #14bf324b
@@ -118,13 +118,13 @@ def costs(story: Story) -> str:
     models, unit = story.board["models"], story.task.costs.unit
     without = story.champion["expected_cost"]["value"] + story.champion["saving"]["value"]
     drawn, axes = plot.figure(height=1.1 + 0.42 * len(models), width=7.5)
-    found, states = [row["expected_cost"] for row in models], [row["state"] for row in models]
-    plot.intervals(axes, [row["model"] for row in models], found, states, line=without)
+    values, states = [row["expected_cost"] for row in models], [row["state"] for row in models]
+    plot.intervals(axes, [row["model"] for row in models], values, states, line=without)
     axes.annotate("without a model", (without, -0.55), (-4, 0), textcoords="offset points", ha="right", va="top")
     axes.set_xlabel(f"{unit} for 1,000 answers, with 95 % intervals")
     axes.xaxis.set_major_formatter("{x:,.10g}")
-    told = listed([f"{row['model']} {figure(row['expected_cost'])}" for row in models])
-    return plot.svg(drawn, f"Cost for 1,000 answers in {unit}: {told}; without a model {without:,.0f}.")
+    sentence = listed([f"{row['model']} {figure(row['expected_cost'])}" for row in models])
+    return plot.svg(drawn, f"Cost for 1,000 answers in {unit}: {sentence}; without a model {without:,.0f}.")
 
 # %% ../../../notebooks/08_package/70_index.ipynb #302c84c8
 def reliability(story: Story) -> str:

@@ -43,10 +43,10 @@ class Asked(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_a_file(cls, found: Any) -> Any:
-        if not isinstance(found, dict) or "task" in found:
-            return found
-        return {"name": found.get("name"), "task": {key: value for key, value in found.items() if key != "name"}}
+    def _of_a_file(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or "task" in content:
+            return content
+        return {"name": content.get("name"), "task": {key: value for key, value in content.items() if key != "name"}}
 
     @model_serializer
     def _to_a_file(self) -> dict[str, Any]:

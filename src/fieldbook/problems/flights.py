@@ -140,8 +140,8 @@ class Flights:
 
     def _aircraft(self, flights: pd.DataFrame, planes: pd.DataFrame) -> pd.DataFrame:
         register = planes.set_index("tailnum")[["year", "seats"]]
-        found = register.reindex(flights["tailnum"]).set_index(flights.index)
-        return found.rename(columns={"year": "aircraft_built"})
+        columns = register.reindex(flights["tailnum"]).set_index(flights.index)
+        return columns.rename(columns={"year": "aircraft_built"})
 
     def _weather(self, flights: pd.DataFrame, when: pd.DataFrame, weather: pd.DataFrame) -> pd.DataFrame:
         import pandas as pd
@@ -153,37 +153,37 @@ class Flights:
     def _recent(self, flights: pd.DataFrame, when: pd.DataFrame) -> dict[str, np.ndarray]:
         left = flights["dep_delay"].notna().to_numpy()
         events = when["departed"].to_numpy()[left], flights["dep_delay"].to_numpy()[left]
-        at, found = self._as_of(when).to_numpy(), {}
+        at, columns = self._as_of(when).to_numpy(), {}
         for name, by in {"origin": ["origin"], "carrier": ["origin", "carrier"], "destination": ["dest"]}.items():
             key = codes(flights, by)
-            found[f"{name}_delay"], found[f"{name}_departures"] = trailing_mean(
+            columns[f"{name}_delay"], columns[f"{name}_departures"] = trailing_mean(
                 key[left], *events, key, at, self.recent_hours
             )
         key = codes(flights, ["tailnum"])
         known = left & (key >= 0)
-        found["aircraft_departure_delay"], found["aircraft_idle_hours"] = last_known(
+        columns["aircraft_departure_delay"], columns["aircraft_idle_hours"] = last_known(
             key[known], when["departed"].to_numpy()[known], flights["dep_delay"].to_numpy()[known], key, at
         )
         known = flights["arr_delay"].notna().to_numpy() & (key >= 0)
-        found["aircraft_arrival_delay"], _ = last_known(
+        columns["aircraft_arrival_delay"], _ = last_known(
             key[known], when["arrived"].to_numpy()[known], flights["arr_delay"].to_numpy()[known], key, at
         )
-        return found
+        return columns
 
     def _record(self, flights: pd.DataFrame, when: pd.DataFrame) -> dict[str, np.ndarray]:
         landed = flights["arr_delay"].notna().to_numpy()
         late = (flights["arr_delay"] >= self.late_after).to_numpy(float)[landed]
-        at, found = self._as_of(when).to_numpy(), {}
+        at, columns = self._as_of(when).to_numpy(), {}
         for name, by in {
             "route": ["carrier", "origin", "dest"],
             "carrier": ["carrier"],
             "flight": ["carrier", "flight"],
         }.items():
             key = codes(flights, by)
-            found[f"{name}_late_rate"], _ = trailing_mean(
+            columns[f"{name}_late_rate"], _ = trailing_mean(
                 key[landed], when["arrived"].to_numpy()[landed], late, key, at, 24 * self.record_days
             )
-        return found
+        return columns
 
     def _as_of(self, when: pd.DataFrame) -> pd.Series:
         import pandas as pd

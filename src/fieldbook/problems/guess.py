@@ -34,7 +34,7 @@ def kind_of(values: pd.Series) -> Literal["float", "int", "str", "datetime"]:
 # %% ../../../notebooks/problems/guess.ipynb #ec69d60a
 def contract(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Return each column's type, whether values are missing, and the length of its longest word if that is long."""
-    found = {}
+    columns = {}
     for name, values in table.items():
         column: dict[str, Any] = {"type": kind_of(values)}
         if values.isna().any():
@@ -42,20 +42,20 @@ def contract(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
         longest = max(values.dropna().astype(str).map(len), default=0)
         if column["type"] == "str" and longest > 64:
             column["max_length"] = 2 * int(longest)
-        found[str(name)] = column
-    return found
+        columns[str(name)] = column
+    return columns
 
 # %% ../../../notebooks/problems/guess.ipynb #c8a5edc4
 def tells_nothing(table: pd.DataFrame) -> dict[str, str]:
     """Return the columns no model can use, and why: always missing, always the same, or a new word in every row."""
-    found = {}
+    reasons = {}
     for name, values in table.items():
         different = values.nunique()
         if different < 2:
-            found[str(name)] = "always the same" if different else "always missing"
+            reasons[str(name)] = "always the same" if different else "always missing"
         elif kind_of(values) == "str" and different == len(values) > 50:
-            found[str(name)] = "a new word in every row"
-    return found
+            reasons[str(name)] = "a new word in every row"
+    return reasons
 
 # %% ../../../notebooks/problems/guess.ipynb #ad0a0010
 YES = {"1", "true", "yes", "y", "t"}

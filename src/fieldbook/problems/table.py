@@ -224,16 +224,16 @@ class Tabular:
 
         Not its day of the year: with less than two years of rows, a model learns by heart what each season was like.
         """
-        found = {}
+        built = {}
         for name, values in request.items():
             if values.dtype.kind == "M":
                 day = values.astype("datetime64[D]")
                 known = ~np.isnat(values)
-                found[f"{name}_minute_of_day"] = np.where(known, (values - day).astype(np.int64), np.nan)
-                found[f"{name}_weekday"] = np.where(known, WEEKDAYS[(day.astype(np.int64) + 3) % 7], "")
+                built[f"{name}_minute_of_day"] = np.where(known, (values - day).astype(np.int64), np.nan)
+                built[f"{name}_weekday"] = np.where(known, WEEKDAYS[(day.astype(np.int64) + 3) % 7], "")
             else:
-                found[name] = values
-        return {name: v.astype(np.float32 if v.dtype.kind == "f" else object) for name, v in found.items()}
+                built[name] = values
+        return {name: v.astype(np.float32 if v.dtype.kind == "f" else object) for name, v in built.items()}
 
     def _column(self, rows: pd.DataFrame, name: str) -> pd.Series:
         if name not in rows:

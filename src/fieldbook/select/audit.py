@@ -151,11 +151,11 @@ def refitter(
 
     def refit(names: list[str]) -> tuple[Predict, int, float]:
         chosen = [x for x in numeric if x in names], [x for x in categorical if x in names]
-        kept, only = sum(chosen, []), recipe.settings.get("only")
-        ours = {**recipe.settings, "only": [x for x in only if x in kept]} if only else recipe.settings
+        left, only = sum(chosen, []), recipe.settings.get("only")
+        ours = {**recipe.settings, "only": [x for x in only if x in left]} if only else recipe.settings
         model = learn(changed(recipe, settings=ours), train, *chosen)
-        columns = model[:-1].transform(train.loc[train.index[:1], kept]).shape[1]
-        return (lambda table: predict(model, table[kept], recipe.task)), columns, len(pickle.dumps(model)) / 1024
+        columns = model[:-1].transform(train.loc[train.index[:1], left]).shape[1]
+        return (lambda table: predict(model, table[left], recipe.task)), columns, len(pickle.dumps(model)) / 1024
 
     return refit
 

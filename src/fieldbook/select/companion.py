@@ -73,15 +73,15 @@ def main() -> None:
     import joblib
 
     choice = json.loads(Path("data/selection/champion/choice.json").read_text())
-    framings, asked = section("scope/framings", dict[str, AnyFraming]), section("scope/framing", str)
+    framings, main_framing = section("scope/framings", dict[str, AnyFraming]), section("scope/framing", str)
     drawn = section("sample", Sample), section("seed", int)
-    recipe = Recipe(choice["model"], choice["settings"], framings[asked], *drawn)
+    recipe = Recipe(choice["model"], choice["settings"], framings[main_framing], *drawn)
     days, settings = section("split", dict[str, date]), section("evaluate", Evaluate)
     problem, tables = build_problem(section("problem", dict[str, Any])), read_tables(Path("data/raw"))
     table, numeric, categorical = read_features()
     folder, figures = Path("data/companion"), {}
     folder.mkdir(parents=True, exist_ok=True)
-    for name in beside(section("companions", list[str]), asked):
+    for name in beside(section("companions", list[str]), main_framing):
         examples = check_examples(problem.examples(tables, name), framings[name])
         labelled = relabel(table, examples, assign(examples, days, framings[name]))
         ours = replace(recipe, task=framings[name])
@@ -90,6 +90,6 @@ def main() -> None:
     files.replace(folder / "metrics.json", json.dumps(figures, indent=2) + "\n")
 
 # %% ../../../notebooks/07_select/40_companion.ipynb #89a62d31
-def beside(weighed: list[str], asked: str) -> list[str]:
+def beside(weighed: list[str], framing: str) -> list[str]:
     """Return the framings that are weighed and answered beside the one that is asked."""
-    return [name for name in weighed if name != asked]
+    return [name for name in weighed if name != framing]

@@ -26,15 +26,15 @@ Figures = dict[str, Any]  # numbers, {value, low, high}, and groups of those
 # %% ../../../notebooks/07_select/05_gate.ipynb #8cecd6a3
 def named(figures: Figures, prefix: str = "") -> dict[str, dict[str, float]]:
     """Return value, low and high of every figure, by its dotted name; what is no figure is left out."""
-    found: dict[str, dict[str, float]] = {}
+    flat: dict[str, dict[str, float]] = {}
     for name, part in figures.items():
         if isinstance(part, dict) and not isinstance(part.get("value"), int | float):
-            found |= named(part, f"{prefix}{name}.")
+            flat |= named(part, f"{prefix}{name}.")
         elif isinstance(part, dict | int | float) and not isinstance(part, bool):
             known = part if isinstance(part, dict) else {"value": part}
             ends = {end: known["value"] if known.get(end) is None else known[end] for end in ("low", "high")}
-            found[f"{prefix}{name}"] = {"value": known["value"], **ends}
-    return found
+            flat[f"{prefix}{name}"] = {"value": known["value"], **ends}
+    return flat
 
 # %% ../../../notebooks/07_select/05_gate.ipynb #9c8102d4
 def look_up(metric: str, figures: Figures) -> dict[str, float]:
@@ -134,8 +134,8 @@ def _claim(limit: Limit, figure: dict[str, float]) -> str:
     """Return figure and bound as the first half of a sentence."""
     exact = figure["low"] == figure["high"] == figure["value"]
     interval = "" if exact else f" [{shown(figure['low'], 4)}, {shown(figure['high'], 4)}]"
-    asked = "at most" if limit.at_least is None else "at least"
-    return f"{limit.metric} is {shown(figure['value'], 4)}{interval}, and {asked} {_bound(limit):,g} is asked for"
+    bound = "at most" if limit.at_least is None else "at least"
+    return f"{limit.metric} is {shown(figure['value'], 4)}{interval}, and {bound} {_bound(limit):,g} is asked for"
 
 # %% ../../../notebooks/07_select/05_gate.ipynb #933535ec
 def _ending(value: float, more: float, rows: int | None, clusters: int | None) -> str:

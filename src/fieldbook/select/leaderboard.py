@@ -53,14 +53,14 @@ def rows(board: dict[str, Any], beside: dict[str, Figures] | None = None) -> lis
     """
     figures = [named(row) | named((beside or {}).get(row["model"], {})) for row in board["models"]]
     dimensions = [Dimension(**settings) for settings in board["dimensions"]]
-    columns = [[_known(found.get(dimension.figure)) for found in figures] for dimension in dimensions]
+    columns = [[_known(table.get(dimension.figure)) for table in figures] for dimension in dimensions]
     scaled = [
         shares([figure and figure["value"] for figure in column], dimension.better)
         for column, dimension in zip(columns, dimensions)
     ]
     role = {board["challenger"]: "challenger", board["champion"]: "champion"}
     weights = [dimension.weight * any(column) for column, dimension in zip(columns, dimensions)]
-    found = [
+    table = [
         {
             "model": row["model"],
             "role": role.get(row["model"], ""),
@@ -72,7 +72,7 @@ def rows(board: dict[str, Any], beside: dict[str, Figures] | None = None) -> lis
         }
         for place, row in enumerate(board["models"])
     ]
-    return sorted(found, key=lambda row: -row["score"])
+    return sorted(table, key=lambda row: -row["score"])
 
 # %% ../../../notebooks/07_select/15_leaderboard.ipynb #183e8ddd
 def _known(figure: dict[str, float] | None) -> dict[str, float] | None:
@@ -81,12 +81,12 @@ def _known(figure: dict[str, float] | None) -> dict[str, float] | None:
 # %% ../../../notebooks/07_select/15_leaderboard.ipynb #bec01d59
 def fragment(board: dict[str, Any], beside: dict[str, Figures] | None = None) -> str:
     """Return the leaderboard as a piece of HTML that works alone; see `rows` for what goes in."""
-    found = rows(board, beside)
+    table = rows(board, beside)
     dimensions = [{**settings, "colour": colour_of(place)} for place, settings in enumerate(board["dimensions"])]
     for place, dimension in enumerate(dimensions):
-        dimension["known"] = any(row["figures"][place] for row in found)
-    data = [{"name": row["model"], "serves": row["state"] == PASSED, "shares": row["shares"]} for row in found]
-    lines = [_line(row, dimensions) for row in found]
+        dimension["known"] = any(row["figures"][place] for row in table)
+    data = [{"name": row["model"], "serves": row["state"] == PASSED, "shares": row["shares"]} for row in table]
+    lines = [_line(row, dimensions) for row in table]
     return render("leaderboard.html", dimensions=dimensions, rows=lines, data=data)
 
 # %% ../../../notebooks/07_select/15_leaderboard.ipynb #005b2792

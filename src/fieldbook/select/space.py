@@ -139,19 +139,19 @@ def current(space: Space, settings: dict[str, Any], name: str) -> dict[str, Any]
     FieldbookError
         If they have no such path, or a value that lies outside of the space.
     """
-    found = {}
+    values = {}
     for path, dimension in space.items():
         where = f"conf/tune/{name}.yaml: {path}"
         try:
             container, key = place(settings, path)
         except (LookupError, TypeError):
             raise FieldbookError(f"{where}: conf/model/{name}.yaml has no such setting; write it there first") from None
-        found[path] = container[key]
-        if not _inside(dimension, found[path]):
+        values[path] = container[key]
+        if not _inside(dimension, values[path]):
             raise FieldbookError(
-                f"{where}: {found[path]!r}, as the model has it now, lies outside: it is the first trial"
+                f"{where}: {values[path]!r}, as the model has it now, lies outside: it is the first trial"
             )
-    return found
+    return values
 
 # %% ../../../notebooks/07_select/45_space.ipynb #09224ad7
 def _inside(dimension: Dimension, value: Any) -> bool:

@@ -50,13 +50,13 @@ def propose(space: Space, past: list[FrozenTrial], batch: int, seed: int) -> dic
 
     distributions = {path: dimension.distribution() for path, dimension in space.items()}
     number, tried = len(past), {_key(trial.params) for trial in past}
-    told = [trial if i < number // batch * batch else _trial(space, trial.params) for i, trial in enumerate(past)]
+    history = [trial if i < number // batch * batch else _trial(space, trial.params) for i, trial in enumerate(past)]
     for attempt in range(1000):
         draw = int(np.random.SeedSequence([seed, number, attempt]).generate_state(1)[0])
         informed = attempt < 20  # then it insists on what was tried, and chance is asked instead
         sampler = optuna.samplers.TPESampler(seed=draw) if informed else optuna.samplers.RandomSampler(seed=draw)
         aside = optuna.create_study(sampler=sampler)
-        aside.add_trials(told)
+        aside.add_trials(history)
         params = {path: space[path].tidy(value) for path, value in aside.ask(distributions).params.items()}
         params = {path: params[path] for path in space}
         if _key(params) not in tried:

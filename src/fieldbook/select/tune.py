@@ -118,8 +118,8 @@ class Record:
         with FileLock(project / "mlflow.db.track"):  # `track` may be making experiments, too
             known = self.client.get_experiment_by_name(experiment)
             self.experiment = known.experiment_id if known else self.client.create_experiment(experiment)
-        found = self.client.search_runs([self.experiment], f"tags.study = '{tags['study']}'", max_results=50_000)
-        self.runs = {int(run.data.tags["trial"]): run.info for run in found}
+        runs = self.client.search_runs([self.experiment], f"tags.study = '{tags['study']}'", max_results=50_000)
+        self.runs = {int(run.data.tags["trial"]): run.info for run in runs}
 
     def add(self, trial: FrozenTrial, objective: str) -> None:
         """See to it that a complete trial has a run, and one only."""
@@ -140,11 +140,11 @@ def gain(before: Recipe, after: Recipe, settings: Evaluate) -> tuple[float, floa
     """Return by how much the objective falls on validation, and the ends of the interval of that difference."""
     train, *features = read_features("train")
     held, names, objective = read_features("validation")[0], sum(features, []), before.task.objective
-    asked = settings.model_copy(update={"metrics": [objective]})
+    single = settings.model_copy(update={"metrics": [objective]})
     values, replicates = [], []
     for recipe in (before, after):
         model = learn(recipe, train, *features)
-        scores, drawn = score(model, held, names, recipe.task, asked, recipe.seed)
+        scores, drawn = score(model, held, names, recipe.task, single, recipe.seed)
         values.append(metrics_of(scores, [objective])[objective])
         replicates.append(drawn[objective])
     return ends(np.append(values[0] - values[1], replicates[0] - replicates[1]), settings.confidence)
@@ -190,7 +190,7 @@ CODE = ("model", "evaluate")  # chapters
 def study_name(search: Search, data: Path) -> str:
     """Return the digest of what a trial's value depends on: space, recipe, folds, data and code."""
     recipe = search.recipe
-    asked = {
+    parts = {
         "space": {path: dimension.model_dump() for path, dimension in search.space.items()},
         "model": recipe.settings,
         "seed": recipe.seed,
@@ -198,7 +198,7 @@ def study_name(search: Search, data: Path) -> str:
         **search.settings.model_dump(include={"folds", "batch"}),
     }
     code = (path for name in CODE for path in sorted((Path(__file__).parents[1] / name).glob("*.py")))
-    return digest(recipe.name, json.dumps(asked), data, *code)
+    return digest(recipe.name, json.dumps(parts), data, *code)
 
 # %% ../../../notebooks/07_select/55_tune.ipynb #7ee8adcc
 def main(
@@ -257,8 +257,8 @@ def _run(search: Search, first: dict[str, Any], trials: int, jobs: int, study: S
 # %% ../../../notebooks/07_select/55_tune.ipynb #d8d9e2c0
 def _report(trial: FrozenTrial, best: FrozenTrial, count: str, paths: list[str]) -> None:
     values = " ".join(f"{path.rpartition('.')[2]}={trial.params[path]}" for path in paths)
-    told = f"trial {trial.number}: {trial.value:g}  best {best.value:g} (trial {best.number})"
-    print(f"{count}  {told}  {values}", flush=True)
+    sentence = f"trial {trial.number}: {trial.value:g}  best {best.value:g} (trial {best.number})"
+    print(f"{count}  {sentence}  {values}", flush=True)
 
 # %% ../../../notebooks/07_select/55_tune.ipynb #48262e60
 def _best(trials: list[FrozenTrial]) -> FrozenTrial:

@@ -66,8 +66,8 @@ def importance(
         parts = {"importance": draws.mean(grown), "early": before, "late": after, "change": after - before}
         row = {"feature": name}
         for part, statistic in parts.items():
-            found = figure(statistic, sure.confidence)
-            row |= {part: found["value"], f"{part}_low": found["low"], f"{part}_high": found["high"]}
+            estimate = figure(statistic, sure.confidence)
+            row |= {part: estimate["value"], f"{part}_low": estimate["low"], f"{part}_high": estimate["high"]}
         result.append(row)
     return pd.DataFrame(result)
 
@@ -113,7 +113,7 @@ def shift(train: pd.DataFrame, later: dict[str, pd.DataFrame], names: Sequence[s
     One row a feature: `feature`, `values` (how many differ in training), `present_train`, and for each later split
     `present_SPLIT`, `seen_SPLIT` (NaN for numbers) and `psi_SPLIT`.
     """
-    found = []
+    rows = []
     for name in names:
         row = {
             "feature": name,
@@ -126,8 +126,8 @@ def shift(train: pd.DataFrame, later: dict[str, pd.DataFrame], names: Sequence[s
             row[f"present_{split}"] = _present(table[name])
             row[f"seen_{split}"] = six_digits(table[name].isin(known).mean()) if category else np.nan
             row[f"psi_{split}"] = six_digits(psi(train[name], table[name]))
-        found.append(row)
-    return pd.DataFrame(found)
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 # %% ../../../notebooks/07_select/30_worth.ipynb #a851f63d
 def by_month(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

@@ -61,9 +61,9 @@ class Front:
     async def _answer(self, scope: dict, receive: Callable, send: Callable, routes: dict[str, Route]) -> None:
         if scope["type"] != "http":
             return await send({"type": "websocket.close"})
-        path, asked = scope["path"], scope["method"]
+        path, verb = scope["path"], scope["method"]
         method, handler = routes.get(path, NOWHERE)
-        right = asked == method or asked == "HEAD" and method == "GET"
+        right = verb == method or verb == "HEAD" and method == "GET"
         if right and handler is None:
             self._flush()
             return await self.rest({**scope, "headers": [], "query_string": b""}, receive, send)
@@ -83,7 +83,7 @@ class Front:
             self.inside -= 1
         TALLIES.add(counters.REQUESTS, 1, path if method else "(other)", str(answer.status))
         await send({"type": "http.response.start", "status": answer.status, "headers": self._headers(call, answer)})
-        await send({"type": "http.response.body", "body": b"" if asked == "HEAD" else answer.body})
+        await send({"type": "http.response.body", "body": b"" if verb == "HEAD" else answer.body})
 
     async def _handled(self, handler: Callable[[Worker, Call], Awaitable[Answer]], call: Call) -> Answer:
         try:

@@ -28,12 +28,12 @@ def secret(name: str) -> bytes:
     if place is None:
         return os.environ.get(name, "").encode()
     try:
-        found = Path(place).read_bytes().strip()
+        content = Path(place).read_bytes().strip()
     except OSError as error:
         raise FieldbookError(f"{name}_FILE names {place}, which cannot be read: {error.strerror}") from None
-    if not found:
+    if not content:
         raise FieldbookError(f"{name}_FILE names {place}, which is empty")
-    return found
+    return content
 
 # %% ../../../notebooks/10_serve/35_secret.ipynb #48fa32dd
 def authorise(header: bytes | None, token: bytes) -> None:
