@@ -134,8 +134,8 @@ def to_html(results: dict[str, Any]) -> str:
     machine, runs = results["machine"], results["settings"]
     text = (
         f"The champion ({results['champion']}, version {results['version']}) behind each of these servers, one process "
-        f"to answer, on one machine ({machine['system']}, {machine['cores']} cores, load {machine['load']:g} before the "
-        f"start), in one run. Rounds: {runs['rounds']}, of {runs['seconds']:g} s for each cell. Medians over the "
+        f"to answer, on one machine ({machine['system']}, {machine['cores']} cores, load {machine['load']:g} before "
+        f"the start), in one run. Rounds: {runs['rounds']}, of {runs['seconds']:g} s for each cell. Medians over the "
         "rounds; below them, small, lowest and highest. They are of this machine and hour, and have chosen nobody."
     )
     tables = [
