@@ -33,7 +33,7 @@ CHEAPER: dict[str, Any] = {
     "evaluate.replicates": 20,
     "leakage.replicates": 20,
     "leakage.collapse": 1,  # so few rows say little about drift
-    "package.parity_rows": 100,
+    "parity.rows": 100,
     "model.boosting.estimator.max_iter": 20,
 }
 ROAD = ("bento", "track")  # what is run here: all that these follow from
@@ -224,7 +224,7 @@ def settle(project: Project, settings: dict[str, Any]) -> Project:
     project.do("git", "init", "-q", "-b", "main")
     project.do("git", "config", "user.name", "Test")
     project.do("git", "config", "user.email", "test@example.org")
-    project.do("python3", "src", "scope")
+    project.do("python3", "src", "settings")
     project.commit("a project that has not run")
     return project
 

@@ -67,15 +67,17 @@ SECTIONS: dict[str, Any] = {
     "models": list[str],
     "model": dict[str, dict[str, Any]],  # likewise
     "sample": "model.sample:Sample",
+    "parity": "model.parity:Parity",
     "evaluate": "core.interval:Evaluate",
     "checks": "evaluate.checks:Checks",
     "diagnose": "evaluate.diagnose:Diagnose",
     "select": "select.select:Select",
     "combine": "scope.promise:Combine",
     "companions": list[str],
+    "backtest": "select.backtest:Backtest",
     "audit": "select.audit:Audit",
     "tune": "select.tune:Tune",
-    "package": "model.parity:Package",
+    "package": "package.package:Package",
     "measure": "measure.latency:Measure",
 }
 # What a file of conf/model/ may say beside what builds the model.

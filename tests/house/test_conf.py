@@ -24,7 +24,7 @@ Keys = tuple[str | int, ...]
 # Whose keys are names that the user gives.
 FREE = re.compile(
     r"model(\.\w+\.estimator)?|model\.\w+\.regressor|split|scope\.(framings|requirements)|checks\.slices(\.[^.]+)?|ingest\.tables"
-    r"(\.\w+\.columns)?|features\.(request|groups|derive)|combine\.weights|select\.interpretability"
+    r"(\.\w+\.columns)?|features\.(request|groups|derive)|combine\.weights"
     r"|problem\.extra_time_zones|scope\.framings\.\w+\.(costs\.(table(\.[^.]+)?|labels(\.[^.]+)?)|fairness\.\d+\.groups)"
 )
 # What the class that is named there checks when it is built.
@@ -103,11 +103,12 @@ def test_a_wrong_setting_is_told_in_one_line(path: Path, skip: int, keys: Keys, 
 def test_every_section_is_tried() -> None:
     """Each section of the table is written wrongly above, but for those that are made of others."""
     tried = {case.values[2][0] for case in cases()}
-    assert tried == SECTIONS.keys() - {"models", "task", "companions", "missing", "measure"}
+    assert tried == SECTIONS.keys() - {"models", "task", "companions", "missing", "measure", "package"}
 
 
-@pytest.mark.parametrize("name", ["missing", "measure"])
-def test_what_may_be_empty_knows_its_keys(name: str) -> None:
+@pytest.mark.parametrize(("name", "key"), [("missing", "rows"), ("measure", "rows"), ("package", "samples")])
+def test_what_may_be_empty_knows_its_keys(name: str, key: str) -> None:
     """All settings of these have defaults; a wrong one is told all the same."""
-    with pytest.raises(FieldbookError, match=rf"conf: {name}.rowz: there is no such setting \(did you mean rows\?\)"):
-        check_sections({**SETTINGS, name: {"rowz": 1}}, ROOT / "conf")
+    message = rf"conf: {name}.{key}z: there is no such setting \(did you mean {key}\?\)"
+    with pytest.raises(FieldbookError, match=message):
+        check_sections({**SETTINGS, name: {f"{key}z": 1}}, ROOT / "conf")

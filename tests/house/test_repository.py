@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-import yaml
-
 from fieldbook.scope.settings import compose
 
 
@@ -49,13 +47,3 @@ def test_readme_is_short_and_names_what_there_is(project: Path) -> None:
         assert any(place.exists() for place in places), f"README names {word}"
     chapters = {path.name for path in (project / "notebooks").iterdir() if path.is_dir() and path.name[0].isdigit()}
     assert chapters <= set(words), "README's tree leaves out a chapter"
-
-
-def test_the_lock_names_the_stages_there_are(project: Path) -> None:
-    """No ghost: `dvc.lock` holds what `dvc.yaml` expands to, and no stage that is gone."""
-    from dvc.repo import Repo
-
-    with Repo(str(project)) as repo:
-        names = {stage.addressing for stage in repo.index.stages}
-    locked = set(yaml.safe_load((project / "dvc.lock").read_text())["stages"])
-    assert locked == names, "`dvc repro` makes what is missing; take what is gone out of dvc.lock by hand"

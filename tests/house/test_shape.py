@@ -25,10 +25,11 @@ def dotted(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def code_of(notebook: Path) -> list[str]:
-    """Return the code cells of a notebook."""
-    cells = json.loads(notebook.read_text())["cells"]
-    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+def code_of(notebook: Path, report: bool = True) -> list[str]:
+    """Return the code cells of a notebook, with or without those of its report."""
+    cells = [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+    tags = [cell["metadata"].get("tags", []) for cell in cells]
+    return ["".join(cell["source"]) for cell, own in zip(cells, tags) if report or "report" not in own]
 
 
 def exported_to(notebook: Path) -> str:
@@ -58,15 +59,20 @@ class Import(NamedTuple):
 
 
 def imports(name: str) -> list[Import]:
-    """Return what a module imports of the package, in whichever of four forms, at the top or inside a function.
+    """Return what a module imports of the package, at the top or inside a function."""
+    path = MODULES[name]
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    return imported(path.read_text(), package)
+
+
+def imported(code: str, package: list[str]) -> list[Import]:
+    """Return what a piece of code, written in a package, imports of ours, in whichever of four forms.
 
     The forms: `import fieldbook.x`, `from fieldbook.x import y`, `from .x import y`, and `from . import x` (or from
     `fieldbook`), where x may be a module or a name that the package itself defines.
     """
-    path = MODULES[name]
-    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     result = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
             result += [
                 Import(alias.name, node.lineno) for alias in node.names if alias.name.split(".")[0] == "fieldbook"
@@ -105,6 +111,17 @@ def test_imports_go_down_only(name: str) -> None:
             assert own == [] or other < own, f"{name}, line {line}: imports {module}, which comes later"
         if other is None:
             assert module not in ("fieldbook.cli", "fieldbook.__main__"), f"{name}, line {line}: imports {module}"
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_examples_know_no_later_chapter(notebook: Path) -> None:
+    """You can stop anywhere: an example, too, imports only its own chapter and those above. A report shows them all."""
+    own = place_of(notebook)[0][:1]
+    for code in code_of(notebook, report=False):
+        for module, line in imported(code, []):
+            chapter = RANK.get(module, ["00"])[:1]
+            wrong = f"line {line} of {code[:60]!r}: imports {module}, of a later chapter"
+            assert own == [] or (chapter != [] and chapter <= own), wrong
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import yaml
 from wiring import settings_of
 
 from fieldbook.core.code import Wiring, modules_of, sections_in
-from fieldbook.stages import SECTIONS, STAGES, at
+from fieldbook.core.repro import byways, instances, road
+from fieldbook.stages import ROAD, SECTIONS, STAGES, at
 
 ROOT = Path(__file__).parents[2]
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())
@@ -31,6 +33,21 @@ def differ(deps: list[str], files: set[str], below: str) -> tuple[list[str], lis
     lacking = sorted(file for file in files if not any(covers(dep, file) for dep in deps))
     ours = [dep for dep in deps if covers(below, dep) and not dep.endswith("__init__.py")]
     return lacking, sorted(dep for dep in ours if not any(covers(dep, file) for file in files))
+
+
+@cache
+def graph() -> Any:
+    """Return the graph of stages as DVC sees it."""
+    from dvc.repo import Repo
+
+    with Repo(ROOT) as repo:
+        found = repo.index.graph
+        return {stage.addressing: {other.addressing for other in found.successors(stage)} for stage in found}
+
+
+def needs(stage: str) -> set[str]:
+    """Return the stages whose outputs a stage reads."""
+    return graph()[stage]
 
 
 @each_stage
@@ -76,6 +93,26 @@ def test_the_settings_depend_on_all_that_is_composed() -> None:
     assert [file for file in [*groups, *files] if not any(covers(dep, file) for dep in deps)] == []
     named = {f"conf/{entry}.yaml" for entry in defaults if isinstance(entry, str) and entry != "_self_"}
     assert {*files} == {*named, "conf/config.yaml"}, "every file in conf/ is composed"
+
+
+def test_the_lock_names_the_stages_there_are() -> None:
+    """A stage that is gone leaves nothing in dvc.lock, and one that is new has run; `make repro` sees to that."""
+    lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
+    assert sorted(lock) == sorted(name for each in instances(DVC, PARAMS).values() for name in each)
+
+
+def test_turns_follow_the_pipeline() -> None:
+    """Each stage runs once, after all that leave what it reads; those side by side do not need one another."""
+    stages = instances(DVC, PARAMS)
+    main = road(ROAD, stages)
+    turns = [*main, *byways(DVC, stages, main)]
+    assert sorted(one for turn in turns for chain in turn for one in chain) == sorted(sum(stages.values(), []))
+    done: set[str] = set()
+    for turn in turns:
+        for chain in turn:
+            for place, stage in enumerate(chain):
+                assert needs(stage) <= done | set(chain[:place]), stage
+        done |= {stage for chain in turn for stage in chain}
 
 
 def declared(name: str) -> Any:

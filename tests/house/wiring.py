@@ -1,4 +1,7 @@
-"""The settings that each stage reads, by its syntax tree; `python tests/house/wiring.py` prints them."""
+"""What dvc.yaml comes to, and which settings each stage reads, by its syntax tree.
+
+`python tests/house/wiring.py` prints the settings.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `fieldbook measure` times is what callers wait for: the whole request, answered as the service would."""
+"""Latency is judged on the whole request, as the champion answers it; the graph alone is timed beside it."""
 
 from pathlib import Path
 

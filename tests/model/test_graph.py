@@ -35,8 +35,8 @@ def test_threads_and_hash_seeds_leave_no_trace(project: Path, tmp_path: Path) ->
     program = (
         "import hashlib, joblib, sys; from pathlib import Path\n"
         "from fieldbook.model.train import build_model, fit; from fieldbook.features.features import read_features\n"
-        "from fieldbook.model.graph import to_graph; from fieldbook.scope.framings import AnyFraming\n"
-        "from fieldbook.core.section import section\n"
+        "from fieldbook.model.graph import to_graph\n"
+        "from fieldbook.scope.framings import AnyFraming; from fieldbook.core.section import section\n"
         "table, numeric, categorical = read_features('validation')\n"
         "table, target = table.head(6000), Path(sys.argv[1])\n"
         "task = section('task', AnyFraming)\n"

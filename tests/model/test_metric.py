@@ -40,7 +40,7 @@ def test_a_function_and_a_word_are_enough(mine: str) -> None:
     label = (rng.uniform(size=2000) < p).astype(float)
     costs = Costs(unit="USD", false_alarm=1, missed=1)
     task = Binary(kind="binary", positive="yes", negative="no", objective=mine, costs=costs)
-    asked = Evaluate(replicates=50, confidence=0.95, bins=10, backtest_from="2013-07-01", metrics=["roc_auc", mine])
+    asked = Evaluate(replicates=50, confidence=0.95, bins=10, metrics=["roc_auc", mine])
     scores = Scores(label, p[:, None], task, asked.bins)
     replicates = bootstrap(scores, np.arange(2000) // 20, asked, seed=1)
     assert list(replicates) == ["roc_auc", mine] and isinstance(replicates, pd.DataFrame)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date
 
 import numpy as np
 import pandas as pd
@@ -32,14 +31,12 @@ class Evaluate(Strict):
     ----------
     replicates, confidence : of the bootstrap, and of the intervals.
     bins : of equal count, for the calibration error.
-    backtest_from : the day before which the back-test trains.
     metrics : names of `metrics.METRICS`, in the order in which they are shown; all if none is named.
     """
 
     replicates: int = Field(ge=20)
     confidence: float = Field(gt=0, lt=1)
     bins: int = Field(ge=2)
-    backtest_from: date
     metrics: list[str] = []
 
 # %% ../../../notebooks/00_core/25_interval.ipynb #0ec0d2a0

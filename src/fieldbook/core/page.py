@@ -30,11 +30,11 @@ def environment() -> Environment:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup
 
-    found = Environment(
+    environment = Environment(
         loader=FunctionLoader(source), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    found.globals |= {"file": lambda name: Markup(source(name)), "promise": "", "links": {}, "content": ""}
-    return found
+    environment.globals |= {"file": lambda name: Markup(source(name)), "promise": "", "links": {}, "content": ""}
+    return environment
 
 # %% ../../../notebooks/00_core/40_page.ipynb #e8e55314
 def render(template: str, **values: Any) -> str:

@@ -95,12 +95,12 @@ def intervals(
     verdicts : colour each by `VERDICTS`, grey if there is none for it; without, all are blue.
     line : a bound, drawn from top to bottom.
     """
-    for place, found in enumerate(figures):
-        if found and found["value"] is not None:
-            ends = [found["value"] if found.get(end) is None else found[end] for end in ("low", "high")]
+    for place, interval in enumerate(figures):
+        if interval and interval["value"] is not None:
+            ends = [interval["value"] if interval.get(end) is None else interval[end] for end in ("low", "high")]
             colour = BLUE if verdicts is None else VERDICTS.get(verdicts[place], GREY)
             axes.plot(ends, [place, place], color=colour, linewidth=2.5, solid_capstyle="butt")
-            axes.plot(found["value"], place, "o", color=colour, markersize=6)
+            axes.plot(interval["value"], place, "o", color=colour, markersize=6)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="x")

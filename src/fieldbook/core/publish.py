@@ -75,8 +75,8 @@ def address(path: Path, folder: Path = Path("notebooks")) -> str:
 # %% ../../../notebooks/00_core/45_publish.ipynb #c386aa75
 def notebooks(folder: Path = Path("notebooks")) -> dict[str, Path]:
     """Return the notebooks by their address, in the order in which they are read."""
-    found = (path for path in folder.rglob("*.ipynb") if not re.search(r"/[._]", f"/{path.relative_to(folder)}"))
-    return {address(path, folder): path for path in sorted(found)}
+    paths = (path for path in folder.rglob("*.ipynb") if not re.search(r"/[._]", f"/{path.relative_to(folder)}"))
+    return {address(path, folder): path for path in sorted(paths)}
 
 # %% ../../../notebooks/00_core/45_publish.ipynb #9f8b216d
 def reduced(notebook: Any) -> tuple[Any, str, str]:
@@ -140,11 +140,11 @@ def execute(notebook: Any, source: Path, parameters: dict[str, Any]) -> Any:
                 extra_arguments=["--IPKernelApp.log_level=ERROR"],
             )
         except PapermillExecutionError as error:
-            kept = Path("tmp") / source.name
-            kept.parent.mkdir(exist_ok=True)
-            shutil.copyfile(after, kept)
+            copy = Path("tmp") / source.name
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(after, copy)
             where = f"{source}: cell {error.exec_count} fails with {error.ename}: {error.evalue}"
-            raise FieldbookError(f"{where}; see {kept}") from None
+            raise FieldbookError(f"{where}; see {copy}") from None
         return scrub(_read(after))
 
 # %% ../../../notebooks/00_core/45_publish.ipynb #715e4590

@@ -92,7 +92,7 @@ def plan(turns: Sequence[Sequence[Sequence[str]]]) -> tuple[list[list[Chain]], l
 
 # %% ../../../notebooks/00_core/60_repro.ipynb #4e1f00a5
 def is_outdated(composed: Path = Path("params.yaml"), conf: Path = Path("conf")) -> bool:
-    """Return whether a file of `conf/` is newer than what it was composed to: DVC reads its list of models from there."""
+    """Return whether a file of `conf/` is newer than what it was composed to: DVC reads its list of models there."""
     return not composed.exists() or any(
         path.stat().st_mtime > composed.stat().st_mtime for path in conf.rglob("*.yaml") if "deploy" not in path.parts
     )

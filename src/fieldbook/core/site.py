@@ -32,10 +32,10 @@ def imported(code: str, package: str = "") -> set[str]:
     ----------
     package : of the code, below `fieldbook`, for its relative imports.
     """
-    found = set()
+    modules = set()
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
-            found |= {alias.name.removeprefix("fieldbook.") for alias in node.names if "fieldbook." in alias.name}
+            modules |= {alias.name.removeprefix("fieldbook.") for alias in node.names if "fieldbook." in alias.name}
         if isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
@@ -43,8 +43,8 @@ def imported(code: str, package: str = "") -> set[str]:
                 base = ".".join(["fieldbook", *filter(None, above), *filter(None, [base])])
             if base.split(".")[0] == "fieldbook":
                 names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-                found |= {name.removeprefix("fieldbook").removeprefix(".") for name in names} - {""}
-    return found
+                modules |= {name.removeprefix("fieldbook").removeprefix(".") for name in names} - {""}
+    return modules
 
 # %% ../../../notebooks/00_core/55_site.ipynb #1c79bc33
 def closure(names: set[str], package: Path) -> list[Path]:

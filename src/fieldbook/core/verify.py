@@ -60,19 +60,19 @@ def committed(revision: str, path: str) -> bytes:
     FieldbookError
         If git knows no such revision or file.
     """
-    found = subprocess.run(["git", "show", f"{revision}:./{path}"], capture_output=True)
-    if found.returncode:
-        why = found.stderr.decode().strip().splitlines()[-1]
+    done = subprocess.run(["git", "show", f"{revision}:./{path}"], capture_output=True)
+    if done.returncode:
+        why = done.stderr.decode().strip().splitlines()[-1]
         raise FieldbookError(f"git knows no {path} at {revision}: {why}")
-    return found.stdout
+    return done.stdout
 
 # %% ../../../notebooks/00_core/50_verify.ipynb #b841c5b0
 @functools.cache
 def cache(project: Path) -> Path:
     """Return the folder of DVC's cache, wherever `.dvc/config` puts it."""
     command = [sys.executable, "-m", "dvc", "cache", "dir"]
-    found = subprocess.run(command, capture_output=True, text=True, cwd=project)
-    return project / Path(found.stdout.strip() if found.returncode == 0 else ".dvc/cache") / "files/md5"
+    done = subprocess.run(command, capture_output=True, text=True, cwd=project)
+    return project / Path(done.stdout.strip() if done.returncode == 0 else ".dvc/cache") / "files/md5"
 
 # %% ../../../notebooks/00_core/50_verify.ipynb #cc9ed51c
 def before(path: str, digest: str, revision: str) -> bytes | None:
@@ -136,7 +136,7 @@ def verify(revision: str = "HEAD") -> bool:
     verdicts = {path: judge(path, theirs.get(path), ours.get(path), revision) for path in sorted(theirs | ours)}
     for path, verdict in verdicts.items():
         print(f"{verdict:<60} {path}")
-    counts = {word: sum(told.startswith(word) for told in verdicts.values()) for word in WORDS}
+    counts = {word: sum(verdict.startswith(word) for verdict in verdicts.values()) for word in WORDS}
     print(f"\n{len(verdicts)} outputs: {', '.join(f'{many} {word}' for word, many in counts.items())}".lower())
     return not counts["DIFFERENT"]
 

@@ -21,19 +21,20 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.{digits}g}"
 
 # %% ../../../notebooks/00_core/30_words.ipynb #f554ea30
-def figure(found: Mapping[str, Any] | None, digits: int = 3) -> str:
+def figure(interval: Mapping[str, Any] | None, digits: int = 3) -> str:
     """Return a figure, `value` with `low` and `high`, and its interval in brackets."""
-    if not found or found.get("value") is None:
+    if not interval or interval.get("value") is None:
         return "too few rows"
-    value, low, high = (number(found.get(end), digits) for end in ("value", "low", "high"))
+    value, low, high = (number(interval.get(end), digits) for end in ("value", "low", "high"))
     return value if value == low == high or low == high == "–" else f"{value} [{low}, {high}]"
 
 # %% ../../../notebooks/00_core/30_words.ipynb #1ba354e2
-def signed(found: Mapping[str, Any] | None) -> str:
+def signed(interval: Mapping[str, Any] | None) -> str:
     """Return a difference and its interval, with its sign."""
-    if not found or found.get("value") is None:
+    if not interval or interval.get("value") is None:
         return "too few rows"
-    value, low, high = (f"{'+' if found[end] > 0 else ''}{number(found[end])}" for end in ("value", "low", "high"))
+    ends = (interval[end] for end in ("value", "low", "high"))
+    value, low, high = (f"{'+' if end > 0 else ''}{number(end)}" for end in ends)
     return f"{value} [{low}, {high}]"
 
 # %% ../../../notebooks/00_core/30_words.ipynb #a6b5dd51

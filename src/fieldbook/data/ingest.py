@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -16,6 +16,9 @@ from ..core.section import section
 from ..core.strict import Strict
 from ..scope.column import Column, Table
 from ..scope.problem import build_problem
+
+if TYPE_CHECKING:
+    import pandera.pandas as pandera
 
 # %% auto #0
 __all__ = ['DTYPES', 'NULLABLE', 'Ingest', 'schema', 'check', 'write_tables', 'read_tables', 'main']
@@ -33,7 +36,7 @@ DTYPES = {"float": "float64", "int": "int64", "str": "str", "datetime": "datetim
 NULLABLE = DTYPES | {"int": "Int64"}
 
 # %% ../../../notebooks/02_data/10_ingest.ipynb #2f65b70e
-def schema(table: Table):
+def schema(table: Table) -> pandera.DataFrameSchema:
     """Return the `pandera.DataFrameSchema` of a table's contract."""
     import pandera.pandas as pa
 

@@ -82,10 +82,10 @@ def count(examples: pd.DataFrame, task: Framing) -> dict[str, Any]:
 def main() -> None:
     """Stage `label`: data/raw -> data/examples/{examples.parquet, count.json}."""
     task, framing = section("task", AnyFraming), section("scope/framing", str)
-    found = build_problem(section("problem", dict[str, Any])).examples(read_tables(Path("data/raw")), framing)
-    examples = check_examples(found, task)
+    problem = build_problem(section("problem", dict[str, Any]))
+    examples = check_examples(problem.examples(read_tables(Path("data/raw")), framing), task)
     labelled = examples["label"].notna().sum()
-    print(f"label: {labelled:,} of {len(examples):,} examples have one; the others are not learnt from")
+    print(f"label: {labelled:,} of {len(examples):,} examples have one; the others are not learned from")
     folder = Path("data/examples")
     replace(folder / "examples.parquet", examples.to_parquet(index=False))
     replace(folder / "count.json", json.dumps(count(examples, task), indent=2) + "\n")

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .. import FieldbookError
-from ..core.interval import Draws, Least, figure, verdict
+from ..core.interval import Draws, Least, figure, six_digits, verdict
 from ..scope.column import Column
 from ..scope.framing import Framing
 from ..scope.limit import Behaviour
@@ -168,12 +168,13 @@ def _worst(
     after: list[np.ndarray],
 ) -> list[dict[str, Any]]:
     """Return the three rows that break the test and moved most; `broken`, (rows,), is how far, below 0 elsewhere."""
-    worst, digits = [], lambda value: float(f"{value:.6g}")
+    worst = []
     for row in np.argsort(-broken, kind="stable")[:3]:
         if broken[row] < 0:
             break
         copy = int(np.argmax([abs(answers[row] - before[row]) for answers in after]))
-        said = {"row": str(requests.index[row]), "before": digits(before[row]), "after": digits(after[copy][row])}
+        answer = {"before": six_digits(before[row]), "after": six_digits(after[copy][row])}
+        said = {"row": str(requests.index[row]), **answer}
         for name, frame in (("from", requests), ("to", copies[copy])):
             said[name] = {field: _plain(frame[field].iloc[row]) for field in fields}
         worst.append(said)
@@ -184,4 +185,4 @@ def _plain(value: Any) -> float | str | None:
     """Return a value as JSON has it, None if it is missing."""
     if pd.isna(value):
         return None
-    return float(f"{value:.6g}") if isinstance(value, int | float | np.number) else str(value)
+    return six_digits(value) if isinstance(value, int | float | np.number) else str(value)

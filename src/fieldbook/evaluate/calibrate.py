@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..core.interval import Draws, figure, side
+from ..core.interval import Draws, figure, side, six_digits
 from .case import Case
 
 # %% auto #0
@@ -27,7 +27,7 @@ def reliability(said: np.ndarray, true: np.ndarray, bins: int, draws: Draws, con
     code = np.searchsorted(np.sort(said), said) * bins // max(len(said), 1)
     return [
         {
-            "said": float(f"{said[code == i].mean():.6g}"),
+            "said": six_digits(said[code == i].mean()),
             "true": figure(draws.mean(true, code == i), confidence),
             "rows": int((code == i).sum()),
         }

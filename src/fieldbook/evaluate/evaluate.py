@@ -17,7 +17,7 @@ from .bootstrap import intervals, score
 from .checks import Checks
 from .curves import curves
 from ..features.features import Features, read_features
-from ..model.parity import Package
+from ..model.parity import Parity
 from ..scope.framing import Framing
 from ..scope.framings import AnyFraming
 from ..scope.problem import build_problem
@@ -61,9 +61,9 @@ def _graph(
     """Leave the model's graph in data/graphs/NAME/, or an empty folder if it cannot be served; return the record."""
     from fieldbook.model.parity import convert, evenly
 
-    settings = section("package", Package)
-    rows = evenly(table, settings.parity_rows)
-    exported, record = convert(model, rows, numeric, categorical, task, settings.parity_tolerance)
+    settings = section("parity", Parity)
+    rows = evenly(table, settings.rows)
+    exported, record = convert(model, rows, numeric, categorical, task, settings.tolerance)
     folder = Path("data/graphs") / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from ..core.interval import Draws, figure
+from ..core.interval import Draws, figure, six_digits
 from ..core.strict import Strict
 
 # %% auto #0
@@ -100,7 +100,7 @@ def dependence(
     else:
         grid = values.value_counts().sort_index().sort_values(ascending=False, kind="stable").index[:points]
     at = lambda value: pd.Series(value, index=frame.index).astype(values.dtype)
-    shown = lambda value: value if isinstance(value, str) else float(f"{value:.6g}")
+    shown = lambda value: value if isinstance(value, str) else six_digits(value)
     return [
         {"at": shown(value), "answer": figure(draws.mean(respond(frame.assign(**{name: at(value)}))), confidence)}
         for value in grid
@@ -150,20 +150,19 @@ def moved_by(
     share = np.take_along_axis(step, rank, axis=1)  # (walks, features)
     pairs = (share[:samples] + share[samples:]) / 2
     error = pairs.std(axis=0, ddof=1) / np.sqrt(samples) * ndtri((1 + confidence) / 2)
-    digits = lambda value: float(f"{value:.6g}")
     parts = [
         {
             "feature": name,
             "at": _plain(row[name].iloc[0]),
-            "by": {"value": digits(mean), "low": digits(mean - wide), "high": digits(mean + wide)},
+            "by": {"value": six_digits(mean), "low": six_digits(mean - wide), "high": six_digits(mean + wide)},
         }
         for name, mean, wide in zip(names, pairs.mean(axis=0), error)
     ]
     base = answers.reshape(len(start), -1)[:, 0].mean()
     parts.sort(key=lambda part: -abs(part["by"]["value"]))
-    return {"answer": digits(answers[len(names)]), "base": digits(base), "parts": parts}
+    return {"answer": six_digits(answers[len(names)]), "base": six_digits(base), "parts": parts}
 
 # %% ../../../notebooks/06_evaluate/55_explain.ipynb #f53904a2
 def _plain(value: Any) -> float | str | None:
     """Return a value as JSON has it, None if it is missing."""
-    return None if pd.isna(value) else value if isinstance(value, str) else float(f"{value:.6g}")
+    return None if pd.isna(value) else value if isinstance(value, str) else six_digits(value)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .. import FieldbookError
-from ..core.interval import Draws, Least, divide, figure, verdict
+from ..core.interval import Draws, Least, divide, figure, six_digits, verdict
 from .slice import inside
 from ..scope.column import Condition
 from ..scope.limit import Fairness
@@ -109,7 +109,7 @@ def fairness(
         return record | {"figure": None, "verdict": "not enough data"}
     judged = figure(apart(rule.metric, by_rate), confidence)
     if acts is not None and rule.metric != "mean_cost_difference":
-        judged["value"] = float(f"{by_fairlearn(rule.metric, label, acts, group):.6g}")
+        judged["value"] = six_digits(by_fairlearn(rule.metric, label, acts, group))
     return record | {"figure": judged, "verdict": verdict(judged, rule.at_least, rule.at_most)}
 
 # %% ../../../notebooks/06_evaluate/30_fairness.ipynb #183ac3e0

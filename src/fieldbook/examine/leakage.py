@@ -58,7 +58,7 @@ def examine(examples: Examples, limits: Leakage, seed: int, group: np.ndarray | 
         )
 
 # %% ../../../notebooks/04_examine/55_leakage.ipynb #36a1c377
-def gate(found: pd.DataFrame) -> None:
+def gate(table: pd.DataFrame) -> None:
     """Raise the first finding above its limit.
 
     Raises
@@ -66,7 +66,7 @@ def gate(found: pd.DataFrame) -> None:
     FieldbookError
         With the check, the column, the figure, its limit, and what to do.
     """
-    above = found[found["above"]]
+    above = table[table["above"]]
     if above.empty:
         return
     first, others = above.iloc[0], f" ({len(above) - 1} more in data/leakage/findings.json)" if len(above) > 1 else ""
@@ -107,7 +107,7 @@ def _group(name: str | None, *tables: pd.DataFrame) -> np.ndarray | None:
     raise FieldbookError(f"conf: leakage.group names {name!r}, which is neither a feature nor a column of the examples")
 
 # %% ../../../notebooks/04_examine/55_leakage.ipynb #2e331058
-def write(found: pd.DataFrame, path: Path) -> None:
+def write(table: pd.DataFrame, path: Path) -> None:
     """Write findings as JSON, figures to six digits."""
-    short = tidy(found).astype(object)
+    short = tidy(table).astype(object)
     replace(path, json.dumps(short.where(short.notna(), None).to_dict("records"), indent=1) + "\n")

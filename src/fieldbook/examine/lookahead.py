@@ -58,9 +58,9 @@ def future(
     instants = examples["as_of"].quantile(shares, interpolation="nearest").drop_duplicates()
     full = problem.observe(examples[examples["as_of"] <= instants.max()], tables)
     for now in instants:
-        asked = examples[examples["as_of"] <= now]
-        before = full.loc[asked.index]
-        after = problem.observe(_forget(asked, now), until(problem, tables, contracts, now))
+        earlier = examples[examples["as_of"] <= now]
+        before = full.loc[earlier.index]
+        after = problem.observe(_forget(earlier, now), until(problem, tables, contracts, now))
         for name in before:
             moved[name] = max(moved.get(name, 0.0), float(_differ(before[name], after[name]).mean()))
     return findings([{**row, "column": name, "figure": figure} for name, figure in moved.items()])

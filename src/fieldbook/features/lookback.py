@@ -60,9 +60,9 @@ def last_known(
     """
     position, order = _index(key, known_at)
     end, _ = _index(at_key, at)
-    found = np.searchsorted(position[order], end, side="right") - 1
-    event = order[np.maximum(found, 0)]
-    known = (found >= 0) & (key[event] == at_key)
+    last = np.searchsorted(position[order], end, side="right") - 1
+    event = order[np.maximum(last, 0)]
+    known = (last >= 0) & (key[event] == at_key)
     age = (at - known_at[event]).astype("timedelta64[s]").astype(np.int64) / 3600
     return np.where(known, value[event], np.nan), np.where(known, age, np.nan)
 
@@ -79,10 +79,10 @@ def as_of_join(left: pd.DataFrame, right: pd.DataFrame, by: str, hours: float) -
     """
     import pandas as pd
 
-    asked = left[["as_of", by]].assign(_row=np.arange(len(left))).astype({"as_of": "datetime64[us]"})
+    looked_up = left[["as_of", by]].assign(_row=np.arange(len(left))).astype({"as_of": "datetime64[us]"})
     known = right.astype({"known_at": "datetime64[us]"})
     joined = pd.merge_asof(
-        asked.sort_values("as_of", kind="stable"),
+        looked_up.sort_values("as_of", kind="stable"),
         known.sort_values("known_at", kind="stable"),
         left_on="as_of",
         right_on="known_at",

@@ -32,15 +32,15 @@ def arrays(columns: Mapping[str, Sequence[Any]], request: Mapping[str, Column]) 
     """
     numbers = [name for name, column in request.items() if column.type in ("float", "int")]
     block = np.array([columns[name] for name in numbers], dtype=np.float64)  # one array costs less than one for each
-    found = dict(zip(numbers, block))
+    result = dict(zip(numbers, block))
     for name, column in request.items():
         values = columns[name]
         if column.type == "str":
             values = ["" if value is None else value for value in values] if column.nullable else values
-            found[name] = np.array(values, dtype=object)
+            result[name] = np.array(values, dtype=object)
         elif column.type == "datetime":  # to the minute: seconds, where they were sent, are dropped
-            found[name] = np.array(values, dtype="datetime64[s]").astype("datetime64[m]")
-    return found
+            result[name] = np.array(values, dtype="datetime64[s]").astype("datetime64[m]")
+    return result
 
 # %% ../../../notebooks/03_features/20_request.ipynb #dc7b9d49
 def frame_arrays(frame: pd.DataFrame, request: Mapping[str, Column]) -> dict[str, np.ndarray]:

@@ -22,15 +22,14 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 # %% auto #0
-__all__ = ['Package', 'run', 'parity', 'evenly', 'convert']
+__all__ = ['Parity', 'run', 'parity', 'evenly', 'convert']
 
 # %% ../../../notebooks/05_model/50_parity.ipynb #d5829749
-class Package(Strict):
-    """How the champion is checked against its ONNX graph, and how many sample requests it is shipped with."""
+class Parity(Strict):
+    """On how many `rows` a graph is held against its model, and by how much an output may differ: the `tolerance`."""
 
-    parity_rows: int = Field(10_000, ge=1)
-    parity_tolerance: float = Field(gt=0)
-    samples: int = Field(3, ge=1)
+    rows: int = Field(10_000, ge=1)  # one in ten thousand that differs is found
+    tolerance: float = Field(gt=0)
 
 # %% ../../../notebooks/05_model/50_parity.ipynb #00e8c9a4
 def run(graph: bytes, inputs: dict[str, np.ndarray]) -> np.ndarray:
@@ -67,7 +66,7 @@ def parity(
         off = np.flatnonzero(~(difference <= most))
         raise FieldbookError(
             f"the ONNX graph differs from the model by up to {np.nanmax(difference):.2g} in {len(off)} of "
-            f"{len(table)} rows (first in row {off[0]}), and {most:g} is allowed: see package.parity_tolerance, "
+            f"{len(table)} rows (first in row {off[0]}), and {most:g} is allowed: see parity.tolerance, "
             "or change the model's preprocessing"
         )
     return float(difference.max())

@@ -13,15 +13,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 from pydantic_core import to_jsonable_python
 from sklearn.pipeline import Pipeline
 
 from ..core.files import replace
 from ..core.section import section
+from ..core.strict import Strict
 from ..features.features import Features, read_features
 from ..features.request import records
+from ..model import parity
 from ..model.graph import to_graph
-from ..model.parity import Package, evenly, parity
 from ..model.train import predict
 from . import card
 from fieldbook.package.manifest import (
@@ -42,7 +44,13 @@ from ..scope.framings import AnyFraming
 from ..scope.promise import Combine, Service, Stakeholder
 
 # %% auto #0
-__all__ = ['take_graph', 'companions', 'spare', 'samples', 'main', 'counted', 'describe']
+__all__ = ['Package', 'take_graph', 'companions', 'spare', 'samples', 'main', 'counted', 'describe']
+
+# %% ../../../notebooks/08_package/30_package.ipynb #0fe1aec0
+class Package(Strict):
+    """How many sample requests, with their answers, the champion is shipped with."""
+
+    samples: int = Field(3, ge=1)
 
 # %% ../../../notebooks/08_package/30_package.ipynb #87556ab5
 def take_graph(source: Path, target: Path) -> Parity:
@@ -75,7 +83,7 @@ def companions(
     for name, task in framings.items():
         model, path = joblib.load(f"data/companion/{name}.joblib"), target / f"{name}.onnx"
         exported = to_graph(model, len(numeric), len(categorical)).SerializeToString()
-        parity(model, exported, rows, numeric, categorical, task, most)
+        parity.parity(model, exported, rows, numeric, categorical, task, most)
         replace(path, exported)
         written[name] = Companion(graph=graph_digest(path), metrics=figures[name], framing=task)
     return written
@@ -152,6 +160,7 @@ def counted() -> dict[str, Any]:
             "split": section("split", dict[str, date]),
             "features": section("features", Features),
             "task": section("task", AnyFraming),
+            "parity": section("parity", parity.Parity),
             "package": section("package", Package),
             "combine": section("combine", Combine),
         }
@@ -168,13 +177,17 @@ def describe(choice: dict[str, Any], source: Path, target: Path) -> Manifest:
     """
     import joblib
 
-    framing, task, sizes = section("scope/framing", str), section("task", AnyFraming), section("package", Package)
+    framing, task, compared = (
+        section("scope/framing", str),
+        section("task", AnyFraming),
+        section("parity", parity.Parity),
+    )
     features, service = section("features", Features), section("scope/service", Service)
     settings = counted()
     table, numeric, categorical = read_features("validation")
-    held, train = evenly(table, sizes.parity_rows), read_features("train")[0]
+    held, train = parity.evenly(table, compared.rows), read_features("train")[0]
     shown = take_graph(source, target)
-    also = companions(_beside(framing), held, numeric, categorical, sizes.parity_tolerance, target)
+    also = companions(_beside(framing), held, numeric, categorical, compared.tolerance, target)
     fallback = spare(service.fallback, choice["model"], section("models", list[str]), target)
     origin = _origin(settings, source, target, also, fallback)
     seen = {name: sorted(train[name].unique()) for name in categorical}
@@ -196,7 +209,7 @@ def describe(choice: dict[str, Any], source: Path, target: Path) -> Manifest:
         metrics=Metrics(validation=choice["validation"], test=choice["test"]),
         parity=shown,
         lineage=origin,
-        samples=samples(model, held, numeric + categorical, task, features, sizes.samples),
+        samples=samples(model, held, numeric + categorical, task, features, section("package", Package).samples),
     )
 
 # %% ../../../notebooks/08_package/30_package.ipynb #d21a1d98

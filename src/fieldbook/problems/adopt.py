@@ -60,8 +60,6 @@ ingest:
 {table}
 split:                     # the first day of each
 {split}
-evaluate:
-  backtest_from: "{backtest}"
 
 features:
   # What a caller sends. YOURS: take out what is not known yet at the time of the prediction.
@@ -150,7 +148,6 @@ def draft(wish: Wish) -> tuple[str, dict[str, str]]:
         source=wish.source,
         target=wish.target,
         framing=wish.slug,
-        backtest=split["validation"],
         problem=_yaml({"_target_": "fieldbook.problems.table.Tabular", **settings}, 2),
         heuristic=_yaml(_heuristic(wish, examples, seen, split["validation"], framing), 2, flow=False),
         framings=_yaml({wish.slug: framing}, 4),

@@ -169,7 +169,8 @@ def _hints(target: Any) -> dict[str, Any]:
     except NameError:
         names = vars(sys.modules[carrier.__module__]) | vars(builtins)
         written = inspect.get_annotations(carrier).items()
-        known = {name: kind for name, kind in written if all(word in names for word in re.findall(r"[^\W\d]\w*", kind))}
+        needs = lambda kind: re.findall(r"[^\W\d]\w*", re.sub(r"'[^']*'|\"[^\"]*\"", "", kind))
+        known = {name: kind for name, kind in written if all(word in names for word in needs(kind))}
         return get_type_hints(SimpleNamespace(__annotations__=known), names)
 
 # %% ../../../notebooks/01_scope/80_check.ipynb #90a1e984

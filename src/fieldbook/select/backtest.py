@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pandas as pd
 from ..core.files import replace
 from ..core.interval import Evaluate, six_digits
 from ..core.section import section
+from ..core.strict import Strict
 from ..evaluate.metrics import metrics_of
 from ..evaluate.scores import Scores
 from ..features.features import Features, read_features
@@ -24,7 +26,13 @@ from ..scope.framing import Framing
 from ..scope.framings import AnyFraming
 
 # %% auto #0
-__all__ = ['backtest', 'by_month', 'main']
+__all__ = ['Backtest', 'backtest', 'by_month', 'main']
+
+# %% ../../../notebooks/07_select/25_backtest.ipynb #0f04edb6
+class Backtest(Strict):
+    """The day, `start`, before which the back-test trains, and from which on it tests."""
+
+    start: date
 
 # %% ../../../notebooks/07_select/25_backtest.ipynb #95565a78
 def backtest(
@@ -33,9 +41,10 @@ def backtest(
     numeric: list[str],
     categorical: list[str],
     groups: dict[str, list[str]],
+    start: date,
     settings: Evaluate,
 ) -> pd.DataFrame:
-    """Fit with a growing set of feature groups before `backtest_from`; score from then on.
+    """Fit with a growing set of feature groups on what was known at `start`; score from then on.
 
     Parameters
     ----------
@@ -43,13 +52,14 @@ def backtest(
     table : the whole feature table.
     numeric, categorical : names of the features.
     groups : features by group, in the order in which groups are added.
-    settings : the day, and how metrics are computed.
+    start : the day.
+    settings : how metrics are computed.
 
     Returns
     -------
     One row for each set of groups and each month, and one for all months: `groups`, `month`, `rows`, and the metrics.
     """
-    cut = pd.Timestamp(settings.backtest_from)
+    cut = pd.Timestamp(start)
     past, future = table[table["label_time"] < cut], table[(table["as_of"] >= cut) & table["label"].notna()]
     result, used = [], []
     for group, names in groups.items():
@@ -80,6 +90,6 @@ def main() -> None:
     choice = json.loads(Path("data/selection/champion/choice.json").read_text())
     drawn = section("sample", Sample), section("seed", int)
     recipe = Recipe(choice["model"], choice["settings"], section("task", AnyFraming), *drawn)
-    settings, groups = section("evaluate", Evaluate), section("features", Features).groups
-    table = backtest(recipe, *read_features(), groups, settings)
+    groups, start = section("features", Features).groups, section("backtest", Backtest).start
+    table = backtest(recipe, *read_features(), groups, start, section("evaluate", Evaluate))
     replace(Path("data/backtest/backtest.csv"), table.to_csv(index=False))

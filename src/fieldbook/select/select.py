@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from .. import FieldbookError
 from ..core.files import replace
-from ..core.interval import Evaluate
+from ..core.interval import Evaluate, ends
 from ..core.section import section
 from ..core.strict import Strict
 from ..core.words import shown
@@ -106,8 +106,7 @@ def _lead(
 ) -> tuple[float, float, float]:
     """Return by how much `best` is lower than `other`: the mean over paired replicates, and its interval."""
     lead = replicates[other][objective] - replicates[best][objective]
-    low, high = np.quantile(lead, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(lead.mean()), float(low), float(high)
+    return ends(np.append(lead.mean(), lead), confidence)
 
 # %% ../../../notebooks/07_select/10_select.ipynb #458c7e00
 def _complexity(figures: Figures) -> tuple[float, float]:

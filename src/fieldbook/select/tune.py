@@ -23,7 +23,7 @@ from pydantic import Field
 from .. import FieldbookError
 from ..core import files
 from ..core.files import digest
-from ..core.interval import Evaluate, six_digits
+from ..core.interval import Evaluate, ends, six_digits
 from ..core.section import section
 from ..core.strict import Strict
 from ..evaluate.bootstrap import score
@@ -147,9 +147,7 @@ def gain(before: Recipe, after: Recipe, settings: Evaluate) -> tuple[float, floa
         scores, drawn = score(model, held, names, recipe.task, single, recipe.seed)
         values.append(metrics_of(scores, [objective])[objective])
         replicates.append(drawn[objective])
-    tail = (1 - settings.confidence) / 2
-    low, high = np.quantile(replicates[0] - replicates[1], [tail, 1 - tail])
-    return values[0] - values[1], float(low), float(high)
+    return ends(np.append(values[0] - values[1], replicates[0] - replicates[1]), settings.confidence)
 
 # %% ../../../notebooks/07_select/55_tune.ipynb #362310e4
 def verdict(gained: tuple[float, float, float], objective: str, confidence: float) -> str:
