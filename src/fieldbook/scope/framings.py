@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
 from ..core.strict import Strict
 from .framing import Binary, Costs, Framing
 
 # %% auto #0
-__all__ = ['AnyFraming', 'CostTable', 'Multiclass', 'LabelCosts', 'Multilabel', 'UnitCosts', 'Regression']
+__all__ = ['AnyFraming', 'CostTable', 'Multiclass', 'LabelCosts', 'Multilabel', 'UnitCosts', 'Regression', 'example']
 
 # %% ../../../notebooks/01_scope/40_framings.ipynb #a93b1ae7
 class CostTable(Strict):
@@ -267,3 +267,22 @@ class Regression(Framing):
 
 # %% ../../../notebooks/01_scope/40_framings.ipynb #0bdc05b6
 AnyFraming = Annotated[Binary | Multiclass | Multilabel | Regression, Field(discriminator="kind")]
+
+# %% ../../../notebooks/01_scope/40_framings.ipynb #b97864bd
+def example(kind: str = "binary", **changes: Any) -> AnyFraming:
+    """Return a framing to try things with, whose every mistake costs 1, and a missed event 3. For tests.
+
+    Parameters
+    ----------
+    kind : of the framing.
+    changes : settings that differ from those of the example.
+    """
+    once = {"false_alarm": 1, "missed": 1}
+    settings: dict[str, Any] = {
+        "binary": {"positive": "yes", "negative": "no", "costs": {"false_alarm": 1, "missed": 3}},
+        "multiclass": {"classes": ["a", "b", "c"], "costs": {"table": {}}},
+        "multilabel": {"costs": {"labels": {"a": once, "b": once}}},
+        "regression": {"target": "x", "unit": "m", "costs": {"over": 1, "under": 1}},
+    }[kind]
+    settings["costs"]["unit"] = "USD"
+    return TypeAdapter(AnyFraming).validate_python({"kind": kind, "objective": "expected_cost", **settings, **changes})
