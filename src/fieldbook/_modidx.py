@@ -104,6 +104,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'fieldbook.core.repro.expected': ('00_core/repro.html#expected', 'fieldbook/core/repro.py'),
                                       'fieldbook.core.repro.forget': ('00_core/repro.html#forget', 'fieldbook/core/repro.py'),
                                       'fieldbook.core.repro.instances': ('00_core/repro.html#instances', 'fieldbook/core/repro.py'),
+                                      'fieldbook.core.repro.is_current': ('00_core/repro.html#is_current', 'fieldbook/core/repro.py'),
                                       'fieldbook.core.repro.is_outdated': ('00_core/repro.html#is_outdated', 'fieldbook/core/repro.py'),
                                       'fieldbook.core.repro.plan': ('00_core/repro.html#plan', 'fieldbook/core/repro.py'),
                                       'fieldbook.core.repro.repro': ('00_core/repro.html#repro', 'fieldbook/core/repro.py'),

@@ -23,7 +23,7 @@ from .files import replace
 
 # %% auto #0
 __all__ = ['Chain', 'BEGUN', 'SKIPPED', 'Turn', 'OWN', 'Show', 'REMEMBERED', 'instances', 'road', 'byways', 'plan', 'is_outdated',
-           'deal', 'expected', 'Progress', 'shown', 'work', 'repro', 'forget']
+           'is_current', 'deal', 'expected', 'Progress', 'shown', 'work', 'repro', 'forget']
 
 # %% ../../../notebooks/00_core/60_repro.ipynb #c77c67c8
 def instances(pipeline: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -96,6 +96,12 @@ def is_outdated(composed: Path = Path("params.yaml"), conf: Path = Path("conf"))
     return not composed.exists() or any(
         path.stat().st_mtime > composed.stat().st_mtime for path in conf.rglob("*.yaml") if "deploy" not in path.parts
     )
+
+# %% ../../../notebooks/00_core/60_repro.ipynb #4e1f00a8
+def is_current() -> bool:
+    """Return whether DVC has nothing to run: one look at all stages costs less than a worker for each turn."""
+    dvc = str(Path(sys.executable).with_name("dvc"))
+    return subprocess.run([dvc, "status", "--quiet"], stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
 
 # %% ../../../notebooks/00_core/60_repro.ipynb #ed5fa9d6
 BEGUN = re.compile(r"Running stage '(.+)':")
