@@ -25,7 +25,7 @@ from .case import Case, read_case
 from .checks import Checks
 from .doubt import doubted, hand_over
 from .explain import Explain, dependence, importance, moved_by
-from .slice import Find, find
+from .find import Find, find
 from ..features.features import Features, read_features
 from ..scope.framing import Framing
 from ..scope.framings import AnyFraming

@@ -166,7 +166,7 @@ def main() -> None:
 
     source, folder = Path("data/selection/champion"), Path("data/audit")
     settings, sure = section("audit", Audit), section("evaluate", Evaluate)
-    choice, model = json.loads((source / "choice.json").read_text()), joblib.load(source / "model.joblib")
+    choice, model = json.loads((source / "recipe.json").read_text()), joblib.load(source / "model.joblib")
     task, seed = section("task", AnyFraming), section("seed", int)
     splits = {split: read_features(split) for split in ("train", "validation", "test")}
     (train, numeric, categorical), held = splits["train"], splits["validation"][0]

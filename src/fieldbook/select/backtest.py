@@ -87,7 +87,7 @@ def by_month(rows: pd.DataFrame, outputs: np.ndarray, task: Framing, settings: E
 # %% ../../../notebooks/07_select/25_backtest.ipynb #37ac228f
 def main() -> None:
     """Stage `backtest`: the champion's recipe over the feature table -> data/backtest/backtest.csv."""
-    choice = json.loads(Path("data/selection/champion/choice.json").read_text())
+    choice = json.loads(Path("data/selection/champion/recipe.json").read_text())
     drawn = section("sample", Sample), section("seed", int)
     recipe = Recipe(choice["model"], choice["settings"], section("task", AnyFraming), *drawn)
     groups, start = section("features", Features).groups, section("backtest", Backtest).start

@@ -72,7 +72,7 @@ def main() -> None:
     """Stage `companion`: the champion's recipe for each framing of `combine.weights` -> data/companion/."""
     import joblib
 
-    choice = json.loads(Path("data/selection/champion/choice.json").read_text())
+    choice = json.loads(Path("data/selection/champion/recipe.json").read_text())
     framings, main_framing = section("scope/framings", dict[str, AnyFraming]), section("scope/framing", str)
     drawn = section("sample", Sample), section("seed", int)
     recipe = Recipe(choice["model"], choice["settings"], framings[main_framing], *drawn)

@@ -193,7 +193,9 @@ def main() -> None:
     target.mkdir(parents=True)
     for source in (f"models/{name}/model.joblib", f"graphs/{name}/model.onnx", f"evaluation/{name}/checks.json"):
         shutil.copyfile(Path("data") / source, target / Path(source).name)
-    choice = {"model": name, "settings": described, "seed": seed}
+    recipe = {"model": name, "settings": described, "seed": seed}
+    replace(target / "recipe.json", json.dumps(recipe, indent=2) + "\n")  # changes only when the champion does
+    choice = dict(recipe)
     choice["test"] = confirm(joblib.load(target / "model.joblib"), task, settings, seed)
     choice["validation"] = json.loads(Path(f"data/evaluation/{name}/metrics.json").read_text())
     choice["verdicts"] = next(row["verdicts"] for row in chosen["models"] if row["model"] == name)
