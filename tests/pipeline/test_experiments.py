@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 def test_an_override_is_honoured(base: Project, project: Project) -> None:
     done = project.do("dvc", "exp", "run", "select", "-S", "model.boosting.estimator.max_iter=5")
-    assert sorted(ran(done)) == sorted(["settings", *of_model(base, "boosting", "select"), "select"])
+    assert sorted(ran(done)) == sorted(["settings", "code", *of_model(base, "boosting", "select"), "select"])
     assert project.read("params.yaml")["model"]["boosting"]["estimator"]["max_iter"] == 5
     assert project.figure("boosting") != base.figure("boosting")
     assert project.figure("logistic") == base.figure("logistic")
@@ -31,7 +31,7 @@ def test_a_choice_of_models_is_honoured(base: Project, project: Project) -> None
     project.set("model.logistic.estimator.C", 0.02)
     project.set("model.boosting.estimator.max_iter", 5)
     done = project.do("dvc", "exp", "run", "select", "-S", "model=logistic")
-    assert sorted(ran(done)) == sorted(["settings", *of_model(base, "logistic", "select"), "select"])
+    assert sorted(ran(done)) == sorted(["settings", "code", *of_model(base, "logistic", "select"), "select"])
     assert project.read("params.yaml")["models"] == ["logistic"]
     board = project.read("data/selection/leaderboard.json")
     assert [row["model"] for row in board["models"]] == [board["champion"]] == ["logistic"]

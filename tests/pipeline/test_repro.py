@@ -50,7 +50,7 @@ def test_an_edit_of_the_fallback_runs_that_model_the_choice_and_the_package(
     base: Project, edited: tuple[Project, Run]
 ) -> None:
     """Of the other models nothing runs again. The heuristic is in the Bento: it answers when the champion fails."""
-    again = {"settings", *of_model(base, "heuristic", *ROAD), "select", "package", "track", "bento"}
+    again = {"settings", "code", *of_model(base, "heuristic", *ROAD), "select", "package", "track", "bento"}
     assert sorted(ran(edited[1])) == sorted(again)
 
 
@@ -121,7 +121,7 @@ def test_a_new_setting_runs_its_own_stage_and_nothing_is_trained(project: Projec
     done = project.do("dvc", "repro", section, *ROAD)
     read = {f"data/settings/{section}.json", *(str(folder) for folder in [Path(module), *Path(module).parents])}
     concerned = {name for name, stage in project.lock().items() if read & {dep["path"] for dep in stage["deps"]}}
-    assert {"settings", section} <= set(ran(done)) <= {"settings", *concerned}
+    assert {"settings", section} <= set(ran(done)) <= {"settings", "code", *concerned}
     assert not [name for name in ran(done) if name.startswith("train@")]
     assert project.read(f"data/settings/{section}.json")["novelty"] == 1
 
@@ -139,7 +139,7 @@ def test_going_back_restores_and_trains_nothing(base: Project, project: Project)
 
     project.do("git", "checkout", "-q", first)
     done = project.do("dvc", "repro", *ROAD)
-    assert set(ran(done)) <= {"settings", "track"}, (
+    assert set(ran(done)) <= {"settings", "code", "track"}, (
         "what is in git, and what must move aliases; the rest comes from the cache"
     )
     assert project.lock() == base.lock()
@@ -158,7 +158,7 @@ def test_a_new_file_is_a_new_model(base: Project, project: Project) -> None:
     assert len(errors(stopped)) == 1 and "run `dvc repro` once more" in errors(stopped)[0]
 
     done = project.do("dvc", "repro", "select")
-    assert sorted(set(ran(done)) - {"settings"}) == sorted([*of_model(project, "extra", "select"), "select"])
+    assert sorted(set(ran(done)) - {"settings", "code"}) == sorted([*of_model(project, "extra", "select"), "select"])
     assert project.figure("extra") != base.figure("logistic")
     board = project.read("data/selection/leaderboard.json")["models"]
     assert sorted(row["model"] for row in board) == sorted([*MODELS, "extra"])
@@ -172,7 +172,7 @@ def test_a_deleted_file_is_a_model_less(project: Project) -> None:
     assert len(errors(stopped)) == 1 and "run `dvc repro` once more" in errors(stopped)[0]
 
     done = project.do("dvc", "repro", "select")
-    assert sorted(set(ran(done)) - {"settings"}) == ["select"]
+    assert sorted(set(ran(done)) - {"settings", "code"}) == ["select"]
     board = project.read("data/selection/leaderboard.json")["models"]
     assert sorted(row["model"] for row in board) == ["boosting", "logistic"]
 
@@ -182,7 +182,7 @@ def test_composing_first_makes_one_repro_enough_and_leaves_nothing(project: Proj
     """What a deleted model left is gone: else `select` depends on files that a fresh clone does not have."""
     (project.path / "conf/model/heuristic.yaml").unlink()
     project.do("python3", "src", "settings")
-    assert ran(project.do("dvc", "repro", "select")) == ["settings", "select"]
+    assert ran(project.do("dvc", "repro", "select")) == ["settings", "code", "select"]
     folders = [project.path / "data" / name for name in ("models", "evaluation")]
     for folder in folders:
         assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["boosting", "logistic"]

@@ -4,14 +4,13 @@ import gzip
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Setting
 from server import BEARER, Server
 
 from fieldbook.features.features import Features, compute
@@ -20,6 +19,8 @@ from fieldbook.observe.log import outcomes, read
 from fieldbook.scope.framing import Framing
 from fieldbook.scope.problem import Problem
 from fieldbook.serve.servable import Servable
+
+Setting = Callable[[str, Any], Any]  # what the fixture `setting` gives
 
 Manifest = dict[str, Any]
 
