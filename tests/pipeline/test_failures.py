@@ -49,7 +49,7 @@ def test_a_wrong_setting_is_named_in_one_line(base: Project, project: Project, c
     assert unchanged(project, base, "params.yaml", "data")
 
 
-def test_a_wrong_setting_stops_at_scope(base: Project, project: Project) -> None:
+def test_a_wrong_setting_stops_at_settings(base: Project, project: Project) -> None:
     WRONG_SETTINGS["key"][0](project)
     done = project.run("dvc", "repro", *ROAD)
     assert done.returncode != 0 and ran(done) == ["settings"], done.stdout
@@ -129,6 +129,7 @@ def test_a_killed_stage_leaves_no_trace(base: Project, make: Callable[[], Projec
     for project in (undisturbed, killed):
         assert ran(project.do("dvc", "repro", "evaluate@boosting")) == [
             "settings",
+            "code",
             "train@boosting",
             "evaluate@boosting",
         ]

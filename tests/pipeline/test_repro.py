@@ -89,7 +89,7 @@ def test_plots_are_one_page(edited: tuple[Project, Run]) -> None:
     assert all(f"{curve}: {name}" in page for curve in ("at most x)", "Calibration", "Confusion") for name in MODELS)
 
 
-def test_a_comment_runs_nothing_but_scope(base: Project, project: Project) -> None:
+def test_a_comment_runs_nothing_but_settings(base: Project, project: Project) -> None:
     with (project.path / "conf/model/boosting.yaml").open("a") as file:
         file.write("# a remark\n")
     assert ran(project.do("dvc", "repro", *ROAD)) == ["settings"]

@@ -37,7 +37,7 @@ class Sweep:
         self.edit("conf/model/logistic.yaml", r" C: [\d.]+", " C: 0.00002")
         (path / "conf/tune/logistic.yaml").write_text("estimator.C: {low: 0.00001, high: 10, log: true}\n")
         env = os.environ | {"PYTHONPATH": str(path / "src")}
-        subprocess.run([sys.executable, "src", "scope"], cwd=path, env=env, check=True)
+        subprocess.run([sys.executable, "src", "settings"], cwd=path, env=env, check=True)
 
     def edit(self, file: str, pattern: str, new: str) -> None:
         text, times = re.subn(pattern, new, (self.path / file).read_text())
