@@ -217,7 +217,9 @@ def modules_of(wiring: Wiring, name: str, place: str, params: dict[str, Any]) ->
     sections, entries = wiring.sections(place), {place.partition(":")[0]}
     entries |= targets(params["problem"], wiring.modules) if "problem" in sections else set()
     models = any(section.startswith("model/") for section in sections) or wiring.unpickles(place)
-    entries |= targets(params["model"], wiring.modules) if models else set()
+    if models:  # all of the chapter, whichever of it they name: who deletes a model trains no other again
+        entries |= {module for module in wiring.modules if module.startswith("fieldbook.model.")}
+        entries |= targets(params["model"], wiring.modules)
     if name == "bento":
         entries |= packed(wiring) | targets(params["problem"], wiring.modules)
     return wiring.closure(entries)
