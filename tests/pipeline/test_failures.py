@@ -62,14 +62,14 @@ def test_a_wrong_setting_stops_at_settings(base: Project, project: Project) -> N
     ("change", "stage", "named"),
     [
         (
-            lambda project: project.edit("conf/model/boosting.yaml", "  _target_: .*\n  n", "  n"),
-            "train@boosting",
+            lambda project: project.edit("conf/model/boosting.yaml", r"(?m)^  _target_: .*\n", ""),
+            "settings",
             ["model.boosting"],
         ),
-        (lambda project: project.set("problem.novelty", 1), "ingest", ["novelty"]),
+        (lambda project: project.set("problem.novelty", 1), "settings", ["novelty"]),
         (
             lambda project: project.edit("conf/model/boosting.yaml", "max_iter:", "max_itr:"),
-            "train@boosting",
+            "settings",
             ["model.boosting", "max_itr"],
         ),
     ],

@@ -33,7 +33,7 @@ class Sweep:
         pd.read_parquet(ROOT / "data/features/features.parquet")[::20].to_parquet(
             path / "data/features/features.parquet"
         )
-        self.edit("conf/config.yaml", r"evaluate:\n  replicates: \d+", "evaluate:\n  replicates: 20")
+        self.edit("conf/evaluate.yaml", r"evaluate:\n  replicates: \d+", "evaluate:\n  replicates: 20")
         self.edit("conf/model/logistic.yaml", r" C: [\d.]+", " C: 0.00002")
         (path / "conf/tune/logistic.yaml").write_text("estimator.C: {low: 0.00001, high: 10, log: true}\n")
         env = os.environ | {"PYTHONPATH": str(path / "src")}

@@ -19,7 +19,7 @@ EVERY = 7  # every so many flights of January are kept: some 3,900
 MONTH: dict[str, Any] = {
     "problem.source": "source",
     "split": {"train": "2013-01-01", "validation": "2013-01-16", "test": "2013-01-22", "production": "2013-01-28"},
-    "diagnose.slices": {},
+    "checks.slices": {},
 }
 NOT_FROM_SO_FEW = ["limits", "fairness", "behave"]  # of every framing
 
