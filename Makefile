@@ -32,7 +32,7 @@ lab: env  ## edit the notebooks in JupyterLab
 
 export: env  ## notebooks -> modules; strips outputs
 	@grep -lsE '"outputs": \[$$|"execution_count": [0-9]' notebooks/*/*.ipynb | xargs -r $(BIN)/nbstripout --keep-id
-	@$(BIN)/nbdev-export
+	@$(BIN)/fieldbook export
 
 tune: env  ## search hyper-parameters, as in `make tune MODEL=boosting TRIALS=30 JOBS=2`; goes on where it stopped
 	@$(BIN)/dvc repro -q features

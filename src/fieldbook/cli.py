@@ -63,6 +63,12 @@ def publish(notebook: str, model: Annotated[str | None, typer.Argument()] = None
 
 
 @app.command()
+def export() -> None:
+    """Write the modules of the notebooks that have changed."""
+    at("core.export:main")()
+
+
+@app.command()
 def adopt(
     file: Annotated[str, typer.Argument(help="a CSV or Parquet file, best in data/sources/")],
     target: Annotated[str, typer.Option(help="the column to be predicted")],
