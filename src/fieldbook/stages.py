@@ -58,7 +58,7 @@ SECTIONS: dict[str, Any] = {
     "task": "scope.framings:AnyFraming",
     "heuristic": "scope.promise:Heuristic",
     "ingest": "data.ingest:Ingest",
-    "split": "data.split:Split",
+    "split": "data.division:Split",
     "features": "features.features:Features",
     "leakage": "examine.finding:Leakage",
     "missing": "examine.missing:Missing",

@@ -7,74 +7,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, model_validator
+from .division import Cross, Random
 
 from .. import FieldbookError
-from ..core.strict import Strict
 from ..scope.framing import Framing
 
 # %% auto #0
-__all__ = ['Random', 'Cross', 'lots', 'kinds', 'units', 'allot', 'drawn_split', 'folds']
-
-# %% ../../../notebooks/02_data/25_draw.ipynb #32f97468
-class Random(Strict):
-    """A split at random; what is in none of the three shares trains.
-
-    Attributes
-    ----------
-    by : what is drawn: `cluster` keeps rows of one cluster on one side, `row` draws each row by itself.
-    validation, test, production : shares of the rows.
-    """
-
-    method: Literal["random"]
-    by: Literal["row", "cluster"] = "cluster"
-    validation: float = Field(0.15, gt=0, lt=0.5)
-    test: float = Field(0.15, gt=0, lt=0.5)
-    production: float = Field(0.1, ge=0, lt=0.5)
-
-    @model_validator(mode="after")
-    def _rest(self) -> Random:
-        if self.validation + self.test + self.production > 0.9:
-            raise ValueError(
-                "validation, test and production take more than 0.9 of the rows; a tenth must be left to train"
-            )
-        return self
-
-    @property
-    def sentence(self) -> str:
-        """How the rows are split, as a sentence that can stand on a page."""
-        drawn = "each row by itself" if self.by == "row" else "rows that belong together on one side"
-        return f"Split at random, {drawn}: this says how a model does on more such rows, and nothing about next month."
-
-# %% ../../../notebooks/02_data/25_draw.ipynb #283ec17d
-class Cross(Strict):
-    """A test split at random, and within the rest cross-validation, clusters whole.
-
-    Attributes
-    ----------
-    folds : parts of the training rows; each is predicted by models that learn from the others.
-    repeats : how often the parts are drawn anew.
-    test : share of the rows.
-    """
-
-    method: Literal["cross"]
-    folds: int = Field(5, ge=2, le=20)
-    repeats: int = Field(3, ge=1, le=20)
-    test: float = Field(0.25, gt=0, lt=0.5)
-
-    @property
-    def sentence(self) -> str:
-        """How the rows are split, as a sentence that can stand on a page."""
-        times = "" if self.repeats == 1 else f", drawn {self.repeats} times"
-        return (
-            f"Few rows, split at random: {self.test:.0%} are kept for the test, and figures of validation are those of "
-            f"cross-validation on all others, in {self.folds} folds{times}. "
-            "This says how a model does on more such rows, and nothing about next month."
-        )
+__all__ = ['lots', 'kinds', 'units', 'allot', 'drawn_split', 'folds']
 
 # %% ../../../notebooks/02_data/25_draw.ipynb #3a12361e
 def lots(names: pd.Series, seed: int, purpose: str) -> np.ndarray:

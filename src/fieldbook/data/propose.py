@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from .division import ORDER, Cross, Random
 
-from .draw import Cross, Random
-from .split import ORDER, by_time
+from .split import by_time
 from ..scope.framing import Framing
 
 # %% auto #0

@@ -7,70 +7,22 @@ from __future__ import annotations
 
 import json
 from datetime import date
-from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import Discriminator, Tag, model_validator
+from .division import ORDER, Cross, Random, Split
 
 from .. import FieldbookError
 from ..core.files import replace
 from ..core.section import section
-from ..core.strict import Strict
-from .draw import Cross, Random, drawn_split, folds
+from .draw import drawn_split, folds
 from ..scope.framing import Framing
 from ..scope.framings import AnyFraming
 
 # %% auto #0
-__all__ = ['ORDER', 'Split', 'ByTime', 'assign', 'by_time', 'count', 'main']
-
-# %% ../../../notebooks/02_data/30_split.ipynb #7bd224ec
-ORDER = ("train", "validation", "test", "production")
-
-# %% ../../../notebooks/02_data/30_split.ipynb #47dac17f
-class ByTime(Strict):
-    """The first day of each split, in UTC; a split ends where the next one begins."""
-
-    method: ClassVar[str] = "time"
-    train: date
-    validation: date
-    test: date
-    production: date
-
-    @property
-    def starts(self) -> dict[str, date]:
-        """The first days by split, in their order."""
-        return {name: getattr(self, name) for name in ORDER}
-
-    @model_validator(mode="after")
-    def _one_after_the_other(self) -> ByTime:
-        for before, after in pairwise(ORDER):
-            if self.starts[before] >= self.starts[after]:
-                first, then = self.starts[before], self.starts[after]
-                raise ValueError(f"split.{after} ({then}) must be later than split.{before} ({first})")
-        return self
-
-    @property
-    def sentence(self) -> str:
-        """How the rows are split, as a sentence that can stand on a page."""
-        return "Split by time; a label that became known only after its split had ended is kept apart."
-
-# %% ../../../notebooks/02_data/30_split.ipynb #82b386ac
-def _method(value: Any) -> str:
-    """Return how a split is asked for: settings without a method give days."""
-    return value.get("method", "time") if isinstance(value, dict) else getattr(value, "method", "time")
-
-# %% ../../../notebooks/02_data/30_split.ipynb #61cb9eb1
-Split = Annotated[
-    Annotated[ByTime, Tag("time")] | Annotated[Random, Tag("random")] | Annotated[Cross, Tag("cross")],
-    Discriminator(
-        _method,
-        custom_error_type="no_such_method",
-        custom_error_message="method is random or cross; a split by time gives none, but the first day of each split",
-    ),
-]
+__all__ = ['assign', 'by_time', 'count', 'main']
 
 # %% ../../../notebooks/02_data/30_split.ipynb #bf326e79
 def assign(examples: pd.DataFrame, settings: Split, task: Framing, seed: int) -> pd.Series:
