@@ -4,7 +4,6 @@ Places are written `MODULE:NAME`, below this package, and imported when they are
 """
 
 import importlib
-from datetime import date
 from typing import Any, Literal, NamedTuple
 
 
@@ -59,7 +58,7 @@ SECTIONS: dict[str, Any] = {
     "task": "scope.framings:AnyFraming",
     "heuristic": "scope.promise:Heuristic",
     "ingest": "data.ingest:Ingest",
-    "split": dict[str, date],
+    "split": "data.division:Split",
     "features": "features.features:Features",
     "leakage": "examine.finding:Leakage",
     "missing": "examine.missing:Missing",

@@ -9,11 +9,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from .. import FieldbookError
 from ..core.files import replace
 from ..core.section import section
+from .draw import lots
 from .ingest import read_tables
 from ..scope.framing import Framing
 from ..scope.framings import AnyFraming
@@ -25,16 +27,18 @@ __all__ = ['EXAMPLE', 'check_examples', 'count', 'main']
 # %% ../../../notebooks/02_data/20_label.ipynb #b5595867
 EXAMPLE = {
     "example_id": "names the example, once",
-    "as_of": "when the prediction is made, UTC",
+    "as_of": "when the prediction is made, UTC; missing in all rows of a table without time",
     "label": "what came of it, as a number that the framing explains; missing where there was no outcome to learn from",
-    "label_time": "when the label became known, UTC; missing where the label is",
+    "label_time": "when the label became known, UTC; missing where the label or the time is",
     "outcome": "what happened, in a word",
     "cluster": "examples with the same cluster share their luck (a day, a user): the bootstrap draws clusters",
 }
 
 # %% ../../../notebooks/02_data/20_label.ipynb #44628fd1
 def check_examples(examples: pd.DataFrame, task: Framing) -> pd.DataFrame:
-    """Return the examples, ordered by as-of time and id, if they can be used.
+    """Return the examples, if they can be used, ordered by as-of time and id; without a time, by lot (see `draw`).
+
+    The lot is that of the cluster: rows that belong together stand together, and the last rows are as good as any.
 
     Parameters
     ----------
@@ -44,26 +48,32 @@ def check_examples(examples: pd.DataFrame, task: Framing) -> pd.DataFrame:
     Raises
     ------
     FieldbookError
-        If there are no rows, a column is missing, an id is doubled, a label is not possible, a label has no time, or a
-        label was known before the prediction was made.
+        If there are no rows, a column is missing, an id is doubled, a label is not possible, a label has no time where
+        there are times, or a label was known before the prediction was made.
     """
     missing = [name for name in EXAMPLE if name not in examples]
     if missing:
         raise FieldbookError(f"examples: columns {missing} are missing; the problem's `examples` must give them")
     if examples.empty:
         raise FieldbookError("examples: there are none; check the tables that the problem's `examples` reads")
-    labelled = examples["label"].notna()
+    labelled, timeless = examples["label"].notna(), bool(examples["as_of"].isna().all())
+    due = labelled & (not timeless)
     faults = {
         "example_id is doubled": examples["example_id"].duplicated(keep=False),
-        "as_of is missing": examples["as_of"].isna(),
+        "as_of is missing": examples["as_of"].isna() & (not timeless),
         f"the framing ({task.kind}) has no such label": labelled & ~task.possible(examples["label"].to_numpy(float)),
-        "a label without label_time, or the reverse": labelled != examples["label_time"].notna(),
+        "a label without label_time, or the reverse": due != examples["label_time"].notna(),
         "label_time is before as_of": labelled & (examples["label_time"] <= examples["as_of"]),
     }
     for fault, rows in faults.items():
         if rows.any():
             some = ", ".join(map(str, examples.loc[rows, "example_id"].head(3)))
             raise FieldbookError(f"examples: {fault} in {int(rows.sum())} rows, such as {some}")
+    if timeless:
+        lot = {part: lots(examples[part], 0, "order") for part in ("cluster", "example_id")}
+        return examples.iloc[
+            np.lexsort((examples["example_id"].astype(str), lot["example_id"], lot["cluster"]))
+        ].reset_index(drop=True)
     return examples.sort_values(["as_of", "example_id"], kind="stable").reset_index(drop=True)
 
 # %% ../../../notebooks/02_data/20_label.ipynb #9e93e44a
@@ -75,7 +85,9 @@ def count(examples: pd.DataFrame, task: Framing) -> dict[str, Any]:
         "labelled": int(examples["label"].notna().sum()),
         "label": task.describe(examples["label"].dropna().to_numpy()),
         "outcomes": {str(name): int(n) for name, n in examples["outcome"].value_counts().sort_index().items()},
-        "label_delay_hours": {f"p{q}": round(float(delay.quantile(q / 100)), 2) for q in (50, 90, 99, 100)},
+        "label_delay_hours": {
+            f"p{q}": round(float(delay.quantile(q / 100)), 2) for q in (50, 90, 99, 100) if len(delay)
+        },
     }
 
 # %% ../../../notebooks/02_data/20_label.ipynb #4b667e90

@@ -5,6 +5,7 @@
 # %% ../../../notebooks/06_evaluate/15_bootstrap.ipynb #1fb35e8d
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..model.train import predict
 from ..scope.framing import Framing
 
 # %% auto #0
-__all__ = ['bootstrap', 'intervals', 'score']
+__all__ = ['bootstrap', 'intervals', 'score', 'judge']
 
 # %% ../../../notebooks/06_evaluate/15_bootstrap.ipynb #2597388b
 def bootstrap(scores: Scores, cluster: np.ndarray, settings: Evaluate, seed: int) -> pd.DataFrame:
@@ -57,3 +58,18 @@ def score(
     rows = table[table["label"].notna()]
     scores = Scores(rows["label"].to_numpy(), predict(model, rows[names], task), task, settings.bins)
     return scores, bootstrap(scores, rows["cluster"].to_numpy(), settings, seed)
+
+# %% ../../../notebooks/06_evaluate/15_bootstrap.ipynb #918dacab
+def judge(
+    models: Sequence[Any], table: pd.DataFrame, names: list[str], task: Framing, settings: Evaluate, seed: int
+) -> tuple[Scores, dict[str, dict[str, float]], pd.DataFrame]:
+    """Return the scores of the first model; and figures with intervals, and replicates, which are means over all."""
+    scored = [score(model, table, names, task, settings, seed) for model in models]
+    (first, replicates), *others = scored
+    if not others:
+        return first, intervals(first, replicates, settings.confidence), replicates
+    replicates = (sum(drawn for _, drawn in scored) / len(scored)).map(six_digits)
+    figures = intervals(first, replicates, settings.confidence)
+    values = [metrics_of(one, list(replicates)) for one, _ in scored]
+    mean = {name: six_digits(np.mean([value[name] for value in values])) for name in figures}
+    return first, {name: {**figure, "value": mean[name]} for name, figure in figures.items()}, replicates

@@ -27,6 +27,7 @@ from .doubt import doubted, hand_over
 from .explain import Explain, dependence, importance, moved_by
 from .find import Find, find
 from ..features.features import Features, read_features
+from ..model.heldout import held_out
 from ..scope.framing import Framing
 from ..scope.framings import AnyFraming
 from ..scope.problem import build_problem
@@ -169,12 +170,9 @@ def read_study() -> Study:
 # %% ../../../notebooks/06_evaluate/70_diagnose.ipynb #555ad6f8
 def main(name: str) -> None:
     """Stage `diagnose@NAME`: model, checks and validation split -> data/diagnosis/NAME/report.json."""
-    import joblib
-
     task, features, study = section("task", AnyFraming), section("features", Features), read_study()
-    table, numeric, categorical = read_features("validation")
-    model, problem = joblib.load(Path("data/models") / name / "model.joblib"), section("problem", dict[str, Any])
-    case = read_case(model, table, numeric + categorical, task, build_problem(problem), features)
+    held, problem = held_out(name), build_problem(section("problem", dict[str, Any]))
+    case = read_case(held.model, held.table, held.names, task, problem, features)
     record = json.loads((Path("data/evaluation") / name / "checks.json").read_text())
     past = pd.read_parquet("data/features/features.parquet", columns=["label"], filters=[("split", "==", "train")])
     rivals = {"random guess": guess(past["label"].to_numpy(), len(case.label), task, study.seed)}

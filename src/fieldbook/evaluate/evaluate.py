@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from ..core.files import replace
 from ..core.interval import Evaluate
 from ..core.section import section
-from .bootstrap import intervals, score
+from .bootstrap import judge
 from .checks import Checks
 from .curves import curves
-from ..features.features import Features, read_features
+from ..features.features import Features
+from ..model.heldout import held_out
 from ..model.parity import Parity
 from ..scope.framing import Framing
 from ..scope.framings import AnyFraming
@@ -32,25 +33,21 @@ __all__ = ['main']
 # %% ../../../notebooks/06_evaluate/50_evaluate.ipynb #e43586d6
 def main(name: str) -> None:
     """Stage `evaluate@NAME`: model and validation split -> data/evaluation/NAME/ and data/graphs/NAME/."""
-    import joblib
-
-    table, numeric, categorical = read_features("validation")
-    model = joblib.load(Path("data/models") / name / "model.joblib")
+    held = held_out(name)
     task, settings, seed = section("task", AnyFraming), section("evaluate", Evaluate), section("seed", int)
-    scores, replicates = score(model, table, numeric + categorical, task, settings, seed)
+    scores, figures, replicates = judge(held.models, held.table, held.names, task, settings, seed)
     folder = Path("data/evaluation") / name
     shutil.rmtree(folder, ignore_errors=True)  # other stages read the whole folder: nothing of an earlier code stays
     replace(folder / "replicates.parquet", replicates.to_parquet(index=False))
     for curve, points in curves(scores).items():
         replace(folder / f"{curve}.csv", points.to_csv(index=False))
-    clusters = int(table.loc[table["label"].notna(), "cluster"].nunique())
-    figures = intervals(scores, replicates, settings.confidence)
+    clusters = int(held.table.loc[held.table["label"].notna(), "cluster"].nunique())
     figures = {"rows": len(scores.label), "clusters": clusters, **figures}
     replace(folder / "metrics.json", json.dumps(figures, indent=2) + "\n")
     record = {
         "model": name,
-        "graph": _graph(name, model, table, numeric, categorical, task),
-        **_checks(model, table, numeric + categorical, scores.outputs, task, settings, seed),
+        "graph": _graph(name, held.final, held.table, held.numeric, held.categorical, task),
+        **_checks(held.model, held.table, held.names, scores.outputs, task, settings, seed),
     }
     replace(folder / "checks.json", json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['TAKEN', 'KEYS', 'Features', 'compute', 'kinds', 'matrices', 'usable', 'build', 'main', 'read_features']
+__all__ = ['TAKEN', 'KEYS', 'Features', 'compute', 'kinds', 'matrices', 'usable', 'build', 'main', 'read_features', 'read_judged']
 
 # %% ../../../notebooks/03_features/40_features.ipynb #22447545
-TAKEN = ("example_id", "as_of", "label", "label_time", "cluster", "split", "sample_weight")
+TAKEN = ("example_id", "as_of", "label", "label_time", "cluster", "split", "folds", "sample_weight")
 
 # %% ../../../notebooks/03_features/40_features.ipynb #b5431feb
 KEYS = ["example_id", "as_of", "label", "label_time", "cluster", "split"]  # what stands beside the features
@@ -140,8 +140,8 @@ def main() -> None:
     examples = pd.read_parquet("data/examples/examples.parquet")
     observed = problem.observe(examples, read_tables(Path("data/raw")))[list(features.request)]
     requests = check("requests", observed, Table(key=[], columns=features.request))
-    split = pd.read_parquet("data/splits/splits.parquet")["split"]
-    keys = examples[KEYS[:-1]].assign(split=split)
+    splits = pd.read_parquet("data/splits/splits.parquet").drop(columns="example_id")  # and the folds, if there are any
+    keys, split = pd.concat([examples[KEYS[:-1]], splits], axis=1), splits["split"]
     folder = Path("data/features")
     sent = pd.concat([examples[["example_id"]], requests], axis=1)
     replace(folder / "requests.parquet", sent.to_parquet(index=False))
@@ -161,4 +161,14 @@ def read_features(
 
     table = pd.read_parquet(folder / "features.parquet", filters=split and [("split", "==", split)])
     numeric = [name for name in table.select_dtypes("float32")]
-    return table, numeric, [name for name in table if name not in numeric + KEYS]
+    return table, numeric, [name for name in table if name not in (*numeric, *KEYS, "folds")]
+
+# %% ../../../notebooks/03_features/40_features.ipynb #afc941cd
+def read_judged(folder: Path = Path("data/features")) -> tuple[pd.DataFrame, list[str], list[str]]:
+    """Return the rows that models are compared on, and the names of the features; see `read_features`.
+
+    They are those of validation. Where there is no such split, they are those of training, each of which is then
+    predicted by models that have not seen it: see `heldout`.
+    """
+    table, numeric, categorical = read_features("validation", folder)
+    return (table, numeric, categorical) if len(table) else read_features("train", folder)

@@ -18,6 +18,7 @@ from ..core.files import drafted
 from ..core.section import SETTINGS, section
 from ..features.features import read_features
 from .balance import prepare, take_rows
+from .folded import Folded
 from .sample import Sample, draw
 from ..scope.framing import Framing
 from ..scope.framings import AnyFraming
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 # %% auto #0
-__all__ = ['build_model', 'rating', 'fit', 'parts', 'predict', 'Recipe', 'learn', 'read_recipe', 'main']
+__all__ = ['build_model', 'rating', 'fit', 'parts', 'predict', 'Recipe', 'learn', 'stand_ins', 'read_recipe', 'main']
 
 # %% ../../../notebooks/05_model/40_train.ipynb #edf3788c
 def build_model(
@@ -176,6 +177,31 @@ def learn(recipe: Recipe, table: pd.DataFrame, numeric: list[str], categorical: 
         model.steps[-1] = ("estimator", corrected(model["estimator"], rows, drawn, max(2, len(task.columns))))
     return model
 
+# %% ../../../notebooks/05_model/40_train.ipynb #3acb72c0
+def stand_ins(
+    recipe: Recipe,
+    table: pd.DataFrame,
+    numeric: list[str],
+    categorical: list[str],
+    final: Pipeline,
+    repeats: int | None = None,
+) -> list[Any]:
+    """Return what is judged in a model's place: itself, or, where training has folds, a `Folded` for each repeat.
+
+    Parameters
+    ----------
+    recipe, table, numeric, categorical : see `learn`.
+    final : the model that was fitted on all of the table.
+    repeats : at most so many; all if not given.
+    """
+    if "folds" not in table:
+        return [final]
+    parts, names, result = np.stack(table["folds"].to_list()), table["example_id"].to_numpy(), []
+    for fold in parts.T[:repeats]:
+        models = {int(k): learn(recipe, table[fold != k], numeric, categorical) for k in np.unique(fold)}
+        result.append(Folded(pd.Series(fold, index=names), models, final))
+    return result
+
 # %% ../../../notebooks/05_model/40_train.ipynb #c158a9e1
 def read_recipe(name: str) -> Recipe:
     """Return the recipe of a model of `conf/model/`, as the settings have it.
@@ -193,9 +219,14 @@ def read_recipe(name: str) -> Recipe:
 
 # %% ../../../notebooks/05_model/40_train.ipynb #5b15813a
 def main(name: str) -> None:
-    """Stage `train@NAME`: data/features -> data/models/NAME/model.joblib."""
+    """Stage `train@NAME`: data/features -> data/models/NAME/model.joblib, and folds.joblib where training has folds."""
     import joblib
 
-    model = learn(read_recipe(name), *read_features("train"))
-    with drafted(Path("data/models") / name / "model.joblib") as draft:
+    recipe, (table, *features), folder = read_recipe(name), read_features("train"), Path("data/models") / name
+    model = learn(recipe, table, *features)
+    with drafted(folder / "model.joblib") as draft:
         joblib.dump(model, draft)
+    (folder / "folds.joblib").unlink(missing_ok=True)
+    if "folds" in table:
+        with drafted(folder / "folds.joblib") as draft:
+            joblib.dump(stand_ins(recipe, table, *features, model), draft)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['WEEKDAYS', 'read', 'utc', 'LabelOf', 'as_words', 'Tabular']
+__all__ = ['DAYS', 'WEEKDAYS', 'read', 'utc', 'LabelOf', 'as_words', 'Tabular', 'copies']
 
 # %% ../../../notebooks/problems/table.ipynb #7a1c0e18
 def read(source: str) -> pd.DataFrame:
@@ -159,10 +159,10 @@ class Tabular:
     source : a CSV or Parquet file, from the project's root.
     labels : for each framing of the scope, how its label is made.
     key : columns that name a row once; none: its place in the file does.
-    as_of : column with the time of the prediction; none: the order of rows stands for time, an hour each.
+    as_of : column with the time of the prediction; none: the table has no time, and no row comes before another.
     label_time : column with the time at which the label became known; none: `label_after_hours` later than `as_of`.
-    label_after_hours : how long after the prediction the label is known.
-    cluster : rows with the same value share their luck (a user, a site); none: the day of `as_of`, else each its own.
+    label_after_hours : how long after the prediction the label is known, where there is a time.
+    cluster : rows with the same value share their luck (a user, a site); none: see `_alike`.
     """
 
     source: str
@@ -191,10 +191,9 @@ class Tabular:
         label, as_of, ids = of.label(rows), self._as_of(rows), self._ids(rows)
         later = (
             self._column(rows, self.label_time)
-            if self.label_time
+            if self.label_time and self.as_of
             else as_of + pd.Timedelta(hours=self.label_after_hours)
         )
-        day = as_of.dt.strftime("%Y-%m-%d") if self.as_of else ids
         return pd.DataFrame(
             {
                 "example_id": ids,
@@ -202,20 +201,21 @@ class Tabular:
                 "label": label,
                 "label_time": later.where(label.notna()),
                 "outcome": self._outcome(rows, of, label),
-                "cluster": as_words(self._column(rows, self.cluster)).fillna("none") if self.cluster else day,
+                "cluster": self._alike(rows, ids, as_of),
             }
         )
 
     def observe(self, examples: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-        """Return the row of each example; `features.request` says which of its columns a caller sends."""
+        """Return the row of each example, missing where there is none; `features.request` says what is sent."""
         import pandas as pd
 
         rows = tables["rows"]
         order = pd.Index(self._ids(rows)).get_indexer(examples["example_id"])
-        return rows.iloc[order].set_index(examples.index)
+        found = rows.iloc[order].set_index(examples.index)
+        return found if (order >= 0).all() else found.where(pd.Series(order >= 0, examples.index), axis=0)
 
     def until(self, tables: dict[str, pd.DataFrame], now: pd.Timestamp) -> dict[str, pd.DataFrame]:
-        """Return the rows that were there at `now`."""
+        """Return the rows that were there at `now`; each keeps its place in the whole file, which may be its name."""
         rows = tables["rows"]
         return {"rows": rows[self._as_of(rows) <= now]} if self.as_of else tables
 
@@ -250,8 +250,20 @@ class Tabular:
 
         if self.as_of:
             return self._column(rows, self.as_of)
-        hours = pd.Series(pd.to_timedelta(np.arange(len(rows)), unit="h"), index=rows.index)
-        return (pd.Timestamp("2000-01-01") + hours).astype("datetime64[us]")
+        return pd.Series(pd.NaT, index=rows.index, dtype="datetime64[us]")
+
+    def _alike(self, rows: pd.DataFrame, ids: pd.Series, as_of: pd.Series) -> pd.Series:
+        """Return what rows that share their luck have in common.
+
+        The column `cluster`, if it is named; else the day, if there are days enough to draw from; else the row itself,
+        together with its copies.
+        """
+        if self.cluster:
+            return as_words(self._column(rows, self.cluster)).fillna("none")
+        day = as_of.dt.strftime("%Y-%m-%d")
+        if day.nunique() >= DAYS:
+            return day
+        return ids if self.as_of else copies(rows.drop(columns=self.key or []), ids)
 
     def _outcome(self, rows: pd.DataFrame, of: LabelOf, label: pd.Series) -> pd.Series:
         if of.at_least is not None:
@@ -261,6 +273,27 @@ class Tabular:
         else:
             words = label.map(lambda value: "known", na_action="ignore")
         return words.astype(object).fillna("unknown")
+
+# %% ../../../notebooks/problems/table.ipynb #b4f6e0da
+DAYS = 20  # of fewer, an interval that draws whole days says little
+
+# %% ../../../notebooks/problems/table.ipynb #a2ad79e3
+def copies(rows: pd.DataFrame, ids: pd.Series) -> pd.Series:
+    """Return for each row the first of the ids of the rows that are the same, its own if none is.
+
+    Rows are copies only where columns tell rows apart: two that hardly ever repeat a value, or one of long texts. Rows
+    of a few coarse columns are often the same by chance.
+    """
+    fine = [name for name in rows if rows[name].nunique() > len(rows) / 3]
+    long = [
+        name for name in fine if rows[name].dtype.kind not in "fiuM" and rows[name].astype(str).str.len().mean() > 20
+    ]
+    if len(fine) < 2 and not long:
+        return ids
+    import pandas as pd
+
+    same = pd.util.hash_pandas_object(rows, index=False).to_numpy()
+    return ids.groupby(same).transform("min")
 
 # %% ../../../notebooks/problems/table.ipynb #821f3886
 WEEKDAYS = np.array(["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], dtype=object)

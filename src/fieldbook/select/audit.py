@@ -20,8 +20,9 @@ from ..core.interval import Draws, Evaluate, figure, six_digits
 from ..core.section import section
 from ..core.strict import Strict
 from ..features.features import read_features
+from ..model.heldout import named
 from ..model.sample import Sample
-from ..model.train import Recipe, learn, predict
+from ..model.train import Recipe, learn, predict, stand_ins
 from ..scope.framings import AnyFraming
 from .worth import Loss, Predict, by_month, importance, shift
 
@@ -147,15 +148,17 @@ def without(
 def refitter(
     recipe: Recipe, train: pd.DataFrame, numeric: list[str], categorical: list[str]
 ) -> Callable[[list[str]], tuple[Predict, int, float]]:
-    """Return what trains the model of a recipe on the features named; see `without`."""
+    """Return what trains the model of a recipe on the features named, and answers for unseen rows; see `without`."""
 
     def refit(names: list[str]) -> tuple[Predict, int, float]:
         chosen = [x for x in numeric if x in names], [x for x in categorical if x in names]
         left, only = sum(chosen, []), recipe.settings.get("only")
         ours = {**recipe.settings, "only": [x for x in only if x in left]} if only else recipe.settings
-        model = learn(changed(recipe, settings=ours), train, *chosen)
+        without_others = changed(recipe, settings=ours)
+        model = learn(without_others, train, *chosen)
+        judge_by = stand_ins(without_others, train, *chosen, model, repeats=1)[0]
         columns = model[:-1].transform(train.loc[train.index[:1], left]).shape[1]
-        return (lambda table: predict(model, table[left], recipe.task)), columns, len(pickle.dumps(model)) / 1024
+        return (lambda table: predict(judge_by, table[left], recipe.task)), columns, len(pickle.dumps(model)) / 1024
 
     return refit
 
@@ -169,18 +172,27 @@ def main() -> None:
     choice, model = json.loads((source / "recipe.json").read_text()), joblib.load(source / "model.joblib")
     task, seed = section("task", AnyFraming), section("seed", int)
     splits = {split: read_features(split) for split in ("train", "validation", "test")}
-    (train, numeric, categorical), held = splits["train"], splits["validation"][0]
+    (train, numeric, categorical), later = splits["train"], {name: splits[name][0] for name in ("validation", "test")}
+    recipe = Recipe(choice["model"], choice["settings"], task, section("sample", Sample), seed)
+    model = stand_ins(recipe, train, numeric, categorical, model, repeats=1)[0]
+    held = named(train) if "folds" in train else later["validation"]
     names, labelled = numeric + categorical, held[held["label"].notna()]
     few = labelled.iloc[np.sort(np.random.default_rng(seed).permutation(len(labelled))[: settings.rows])]
     respond = lambda table: predict(model, table[names], task)
     worth = importance(respond, task.cost, few, names, settings.repeats, sure, seed)
-    moved = shift(train, {split: table for split, (table, _, _) in splits.items() if split != "train"}, names)
-    table = judged(worth, moved, settings)
+    table = judged(worth, _moved(train, later, names), settings)
     listed = list(table["feature"][table["verdict"] == "drop"])[::-1][: len(names) - 1]  # one must be left
-    recipe = Recipe(choice["model"], choice["settings"], task, section("sample", Sample), seed)
     refit = refitter(recipe, train, numeric, categorical)
     replace(folder / "features.csv", table.to_csv(index=False))
-    seen = pd.concat([part[["as_of", *names]] for part, _, _ in splits.values()], ignore_index=True)
+    seen = pd.concat([part[["as_of", "split", *names]] for part, _, _ in splits.values()], ignore_index=True)
     replace(folder / "coverage.csv", by_month(seen, names).to_csv(index=False))
     dropped = without(listed, names, refit, task.cost, labelled, settings, sure, seed)
     replace(folder / "drop.csv", dropped.to_csv(index=False))
+
+# %% ../../../notebooks/07_select/35_audit.ipynb #5c8a2de0
+def _moved(train: pd.DataFrame, later: dict[str, pd.DataFrame], names: list[str]) -> pd.DataFrame:
+    """Return what has become of each feature since training; with cross-validation, only the test split is later."""
+    if later["validation"].empty:
+        later = dict.fromkeys(later, later["test"])
+    moved = shift(train, later, names)
+    return moved.assign(**dict.fromkeys(moved.filter(like="psi_"), np.nan)) if train["as_of"].isna().all() else moved

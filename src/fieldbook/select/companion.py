@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from ..data.division import Split
 
 from .. import FieldbookError
 from ..core import files
@@ -20,10 +20,11 @@ from ..core.section import section
 from ..data.ingest import read_tables
 from ..data.label import check_examples
 from ..data.split import assign
-from ..evaluate.bootstrap import intervals, score
+from ..evaluate.bootstrap import judge
 from ..features.features import read_features
+from ..model.heldout import named
 from ..model.sample import Sample
-from ..model.train import Recipe, learn
+from ..model.train import Recipe, learn, stand_ins
 from ..scope.framings import AnyFraming
 from ..scope.problem import build_problem
 from .gate import Figures
@@ -32,15 +33,16 @@ from .gate import Figures
 __all__ = ['relabel', 'companion', 'main', 'beside']
 
 # %% ../../../notebooks/07_select/40_companion.ipynb #e45f1092
-def relabel(features: pd.DataFrame, examples: pd.DataFrame, split: pd.Series) -> pd.DataFrame:
-    """Return the feature table with the labels and the split of other examples, by example id.
+def relabel(features: pd.DataFrame, examples: pd.DataFrame, split: pd.Series | None) -> pd.DataFrame:
+    """Return the feature table with the labels of other examples, by example id, and their split if it is another.
 
     Raises
     ------
     FieldbookError
         If an example of the table has no counterpart.
     """
-    others = examples.assign(split=split).set_index("example_id")[["label", "label_time", "split"]]
+    others = examples.set_index("example_id")[["label", "label_time"]]
+    others = others if split is None else others.assign(split=split.to_numpy())
     missing = features.loc[~features["example_id"].isin(others.index), "example_id"]
     if len(missing):
         raise FieldbookError(
@@ -64,8 +66,10 @@ def companion(
     """
     train, held = table[table["split"] == "train"], table[table["split"] == "validation"]
     model = learn(recipe, train, numeric, categorical)
-    scores, replicates = score(model, held, numeric + categorical, recipe.task, settings, recipe.seed)
-    return model, {"rows": len(scores.label), **intervals(scores, replicates, settings.confidence)}
+    models = stand_ins(recipe, train, numeric, categorical, model)
+    rows, names = named(train if "folds" in table else held), numeric + categorical
+    scores, figures, _ = judge(models, rows, names, recipe.task, settings, recipe.seed)
+    return model, {"rows": len(scores.label), **figures}
 
 # %% ../../../notebooks/07_select/40_companion.ipynb #eece01a0
 def main() -> None:
@@ -76,14 +80,17 @@ def main() -> None:
     framings, main_framing = section("scope/framings", dict[str, AnyFraming]), section("scope/framing", str)
     drawn = section("sample", Sample), section("seed", int)
     recipe = Recipe(choice["model"], choice["settings"], framings[main_framing], *drawn)
-    days, settings = section("split", dict[str, date]), section("evaluate", Evaluate)
+    split, settings = section("split", Split), section("evaluate", Evaluate)
     problem, tables = build_problem(section("problem", dict[str, Any])), read_tables(Path("data/raw"))
     table, numeric, categorical = read_features()
     folder, figures = Path("data/companion"), {}
     folder.mkdir(parents=True, exist_ok=True)
     for name in beside(section("companions", list[str]), main_framing):
         examples = check_examples(problem.examples(tables, name), framings[name])
-        labelled = relabel(table, examples, assign(examples, days, framings[name]))
+        theirs = (
+            assign(examples, split, framings[name], recipe.seed) if split.method == "time" else None
+        )  # it hangs on labels
+        labelled = relabel(table, examples, theirs)
         ours = replace(recipe, task=framings[name])
         model, figures[name] = companion(ours, labelled, numeric, categorical, settings)
         joblib.dump(model, folder / f"{name}.joblib")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from ..data.division import Split
 from pydantic import Field
 
 from .. import FieldbookError
@@ -26,11 +27,13 @@ from ..core.files import digest
 from ..core.interval import Evaluate, ends, six_digits
 from ..core.section import section
 from ..core.strict import Strict
-from ..evaluate.bootstrap import score
+from ..evaluate.bootstrap import judge
 from ..evaluate.metrics import metrics_of
 from ..evaluate.scores import Scores
 from ..features.features import read_features
-from ..model.train import Recipe, learn, predict, read_recipe
+from ..model.heldout import named
+from ..model.train import Recipe, learn, predict, read_recipe, stand_ins
+from .folds import Fold, random_folds, time_folds
 from .space import Space, changed, current, read_space, tuned_text
 from .store import open_store
 from .sweep import open_study, sweep, workers
@@ -40,44 +43,15 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 # %% auto #0
-__all__ = ['Fold', 'CODE', 'Tune', 'time_folds', 'trial_value', 'Record', 'gain', 'verdict', 'Search', 'study_name', 'main']
+__all__ = ['CODE', 'Tune', 'trial_value', 'Record', 'gain', 'verdict', 'Search', 'study_name', 'main']
 
 # %% ../../../notebooks/07_select/55_tune.ipynb #08c0f1d2
 class Tune(Strict):
-    """How `make tune` searches: trials unless told, proposed in batches, judged on time-ordered folds of training."""
+    """How `make tune` searches: trials unless told, proposed in batches, judged on folds of training."""
 
     trials: int = Field(ge=1)
     batch: int = Field(6, ge=1)  # as many can run side by side
     folds: int = Field(ge=1)
-
-# %% ../../../notebooks/07_select/55_tune.ipynb #15acc075
-Fold = tuple[pd.DataFrame, pd.DataFrame]
-
-# %% ../../../notebooks/07_select/55_tune.ipynb #ddde7513
-def time_folds(table: pd.DataFrame, folds: int) -> list[Fold]:
-    """Return pairs of past and following rows: an expanding window over the labelled rows.
-
-    Parameters
-    ----------
-    table : with `as_of`, `label`, `label_time` and `cluster`.
-    folds : how many pairs.
-
-    Raises
-    ------
-    FieldbookError
-        If there are not enough rows, or clusters, for so many.
-    """
-    rows = table[table["label"].notna()].sort_values("as_of", kind="stable")
-    cluster = pd.factorize(rows["cluster"])[0]  # numbered in the order in which they begin
-    size = np.bincount(cluster)
-    part = ((np.cumsum(size) - size) * (folds + 1) // max(len(rows), 1))[cluster]
-    pairs = []
-    for i in range(1, folds + 1):
-        ahead = rows[part == i]
-        pairs.append((rows[(part < i) & (rows["label_time"] <= ahead["as_of"].min())], ahead))
-    if any(past.empty or ahead.empty for past, ahead in pairs):
-        raise FieldbookError(f"tune: {len(size)} clusters of training rows are too few for tune.folds = {folds}")
-    return pairs
 
 # %% ../../../notebooks/07_select/55_tune.ipynb #e24e1271
 def trial_value(recipe: Recipe, folds: list[Fold], features: list[list[str]], settings: Evaluate) -> float:
@@ -86,7 +60,7 @@ def trial_value(recipe: Recipe, folds: list[Fold], features: list[list[str]], se
     Parameters
     ----------
     recipe : of the model, with the settings of the trial.
-    folds : from `time_folds`.
+    folds : from `time_folds` or `random_folds`.
     features : names of the numeric and of the categorical features.
     settings : how the objective is computed.
     """
@@ -139,13 +113,14 @@ class Record:
 def gain(before: Recipe, after: Recipe, settings: Evaluate) -> tuple[float, float, float]:
     """Return by how much the objective falls on validation, and the ends of the interval of that difference."""
     train, *features = read_features("train")
-    held, names, objective = read_features("validation")[0], sum(features, []), before.task.objective
+    held = named(train) if "folds" in train else read_features("validation")[0]
+    names, objective = sum(features, []), before.task.objective
     single = settings.model_copy(update={"metrics": [objective]})
     values, replicates = [], []
     for recipe in (before, after):
-        model = learn(recipe, train, *features)
-        scores, drawn = score(model, held, names, recipe.task, single, recipe.seed)
-        values.append(metrics_of(scores, [objective])[objective])
+        models = stand_ins(recipe, train, *features, learn(recipe, train, *features))
+        _, figures, drawn = judge(models, held, names, recipe.task, single, recipe.seed)
+        values.append(figures[objective]["value"])
         replicates.append(drawn[objective])
     return ends(np.append(values[0] - values[1], replicates[0] - replicates[1]), settings.confidence)
 
@@ -233,7 +208,8 @@ def main(
 def _evaluator(search: Search) -> Callable[[dict[str, Any]], float]:
     """Return what a worker calls with the values of a trial."""
     table, *features = read_features("train")
-    folds = time_folds(table, search.settings.folds)
+    by_time, many = section("split", Split).method == "time", search.settings.folds
+    folds = time_folds(table, many) if by_time else random_folds(table, many, search.recipe.task)
     return lambda params: trial_value(search.trial(params), folds, features, search.evaluate)
 
 # %% ../../../notebooks/07_select/55_tune.ipynb #f83aa871
@@ -274,9 +250,10 @@ def _write(search: Search, new: str, first: dict[str, Any], done: list[FrozenTri
     params = {path: best.params[path] for path in first}
     gained = gain(search.recipe, search.trial(params), search.evaluate)
     judged = verdict(gained, objective, search.evaluate.confidence)
+    order = "time-ordered " if section("split", Split).method == "time" else ""
     header = (
         f"{name} with the best settings of {len(done)} trials: `make tune MODEL={name} TRIALS={len(done)}`, "
-        f"trial {best.number}.\nIn time-ordered folds of training, {objective} is {best.value:g}; with the settings of "
+        f"trial {best.number}.\nIn {order}folds of training, {objective} is {best.value:g}; with the settings of "
         f"{name}, {done[0].value:g}. {judged}"
     )
     text = tuned_text(Path(f"conf/model/{name}.yaml").read_text(), name, new, params, header)

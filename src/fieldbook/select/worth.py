@@ -49,6 +49,8 @@ def importance(
 ) -> pd.DataFrame:
     """Return the importance of each feature per 1,000 rows, in the earlier and in the later half, and the change.
 
+    Rows without a time have no halves; what is said of these is missing then.
+
     Parameters
     ----------
     predict, loss : the model, and what its outputs cost.
@@ -60,16 +62,18 @@ def importance(
     """
     label, cluster = table["label"].to_numpy(), table["cluster"].to_numpy()
     early = (table["as_of"] < table["as_of"].quantile(0.5, interpolation="higher")).to_numpy()
+    never = np.full(1 + sure.replicates, np.nan)
     draws, result = Draws(cluster, sure.replicates, seed), []
     for name, grown in zip(names, 1000 * increases(predict, loss, table[list(names)], label, repeats, seed).T):
-        before, after = draws.mean(grown, early), draws.mean(grown, ~early)
+        timed = table["as_of"].notna().any()
+        before, after = (draws.mean(grown, early), draws.mean(grown, ~early)) if timed else (never, never)
         parts = {"importance": draws.mean(grown), "early": before, "late": after, "change": after - before}
         row = {"feature": name}
         for part, statistic in parts.items():
             estimate = figure(statistic, sure.confidence)
             row |= {part: estimate["value"], f"{part}_low": estimate["low"], f"{part}_high": estimate["high"]}
         result.append(row)
-    return pd.DataFrame(result)
+    return pd.DataFrame(result).astype({name: float for name in result[0] if name != "feature"})
 
 # %% ../../../notebooks/07_select/30_worth.ipynb #e69397bf
 def psi(expected: pd.Series, actual: pd.Series, bins: int = 10) -> float:
@@ -131,8 +135,13 @@ def shift(train: pd.DataFrame, later: dict[str, pd.DataFrame], names: Sequence[s
 
 # %% ../../../notebooks/07_select/30_worth.ipynb #a851f63d
 def by_month(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Return the share of rows in which each feature is present: a row a feature, a column a month of `as_of`."""
-    present = (~gaps(table[list(names)])).groupby(table["as_of"].dt.strftime("%Y-%m").to_numpy()).mean()
+    """Return the share of rows in which each feature is present: a row a feature, a column a month of `as_of`.
+
+    Rows without a time are counted by split.
+    """
+    timed = table["as_of"].notna().any()
+    part = table["as_of"].dt.strftime("%Y-%m") if timed else table["split"]
+    present = (~gaps(table[list(names)])).groupby(part.to_numpy(), sort=bool(timed)).mean()
     return present.map(six_digits).T.rename_axis("feature").reset_index()
 
 # %% ../../../notebooks/07_select/30_worth.ipynb #95552de4
