@@ -16,6 +16,7 @@ from ..core.section import section
 from .bootstrap import intervals, score
 from .checks import Checks
 from .curves import curves
+from .ratio import at_ratios
 from ..features.features import Features, read_features
 from ..model.parity import Parity
 from ..scope.framing import Framing
@@ -51,6 +52,7 @@ def main(name: str) -> None:
         "model": name,
         "graph": _graph(name, model, table, numeric, categorical, task),
         **_checks(model, table, numeric + categorical, scores.outputs, task, settings, seed),
+        **({} if task.costs.given else {"ratios": at_ratios(scores)}),
     }
     replace(folder / "checks.json", json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
