@@ -44,6 +44,7 @@ LABELS = {
     "pr_auc": "PR AUC",
     "brier": "Brier",
     "log_loss": "log loss",
+    "skill": "skill",
     "calibration_error": "calib. err.",
     "mae": "mean abs. error",
     "r2": "R²",

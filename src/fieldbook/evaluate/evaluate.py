@@ -16,6 +16,7 @@ from ..core.section import section
 from .bootstrap import judge
 from .checks import Checks
 from .curves import curves
+from .ratio import at_ratios
 from ..features.features import Features
 from ..model.heldout import held_out
 from ..model.parity import Parity
@@ -48,6 +49,7 @@ def main(name: str) -> None:
         "model": name,
         "graph": _graph(name, held.final, held.table, held.numeric, held.categorical, task),
         **_checks(held.model, held.table, held.names, scores.outputs, task, settings, seed),
+        **({} if task.costs.given else {"ratios": at_ratios(scores)}),
     }
     replace(folder / "checks.json", json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 

@@ -16,7 +16,7 @@ from .scores import Event, Scores, Weighed
 from ..scope.framing import Framing
 
 # %% auto #0
-__all__ = ['EVENTS', 'VALUE', 'METRICS', 'TINY', 'Metric', 'metric', 'roc_auc', 'pr_auc', 'brier', 'log_loss',
+__all__ = ['EVENTS', 'VALUE', 'METRICS', 'TINY', 'Metric', 'metric', 'roc_auc', 'pr_auc', 'brier', 'log_loss', 'skill',
            'calibration_error', 'accuracy', 'mae', 'rmse', 'r2', 'bias', 'expected_cost', 'saving', 'metrics_for',
            'metrics_of']
 
@@ -112,6 +112,17 @@ TINY = 1e-15  # nothing is certain, and no logarithm infinite
 def _log_loss(event: Event) -> float:
     p = np.clip(event.p, TINY, 1 - TINY)
     return -event.mean(np.where(event.y == 1, np.log(p), np.log1p(-p)))
+
+# %% ../../../notebooks/06_evaluate/10_metrics.ipynb #02b7dd74
+@metric("skill", better="higher", kinds=EVENTS)
+def skill(rows: Weighed) -> float:
+    """Return the share of the log loss of answering every row with the shares of these rows that a model removes."""
+    shares = [event.positive / event.total for event in rows.events]
+    if rows.task.exclusive:
+        without = -sum(share * np.log(share) for share in shares)
+    else:
+        without = -sum(p * np.log(p) + (1 - p) * np.log1p(-p) for p in shares) / len(shares)
+    return 1 - log_loss(rows) / float(without)
 
 # %% ../../../notebooks/06_evaluate/10_metrics.ipynb #3b357d44
 @metric("calib. err.", better="lower", kinds=EVENTS, brief=True)

@@ -8,19 +8,25 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..core.strict import Strict
 from .limit import Behaviour, Fairness, Limit
 
 # %% auto #0
-__all__ = ['Costs', 'Framing', 'Binary']
+__all__ = ['BY_COSTS', 'Priced', 'Costs', 'proper_score', 'Framing', 'Binary']
 
-# %% ../../../notebooks/01_scope/30_framing.ipynb #5899d7c8
-class Costs(Strict):
-    """The price of each kind of mistake, in `unit` per example; right decisions cost nothing."""
+# %% ../../../notebooks/01_scope/30_framing.ipynb #82aad71c
+class Priced(Strict):
+    """Prices in a unit, and whether anybody who knows has `given` them; that is written down only where nobody has."""
 
     unit: str
+    given: bool = Field(True, exclude_if=bool)
+
+# %% ../../../notebooks/01_scope/30_framing.ipynb #5899d7c8
+class Costs(Priced):
+    """The price of each kind of mistake, in `unit` per example; right decisions cost nothing."""
+
     false_alarm: float = Field(gt=0)
     missed: float = Field(gt=0)
 
@@ -28,6 +34,14 @@ class Costs(Strict):
     def threshold(self) -> float:
         """The probability from which acting is cheaper than not acting (Elkan, 2001)."""
         return self.false_alarm / (self.false_alarm + self.missed)
+
+# %% ../../../notebooks/01_scope/30_framing.ipynb #c6f00f5b
+BY_COSTS = ("expected_cost", "saving")  # metrics that prices enter
+
+# %% ../../../notebooks/01_scope/30_framing.ipynb #8591b020
+def proper_score(value: bool) -> str:
+    """Return the metric that chooses among models where no costs are given: of a value, or else of probabilities."""
+    return "rmse" if value else "log_loss"
 
 # %% ../../../notebooks/01_scope/30_framing.ipynb #f1a7c544
 class Framing(Strict):
@@ -52,6 +66,17 @@ class Framing(Strict):
     limits: list[Limit] = []
     fairness: list[Fairness] = []
     behave: list[Behaviour] = []
+
+    @model_validator(mode="after")
+    def _judged_by_what_is_given(self) -> Framing:
+        """Refuse to judge by prices that nobody gave."""
+        by_costs = [name for name in (self.objective, *(limit.metric for limit in self.limits)) if name in BY_COSTS]
+        if by_costs and not self.costs.given:
+            raise ValueError(
+                f"objective or limits ask for {by_costs[0]}, but costs.given is false: nobody has said what a mistake "
+                f"costs; give the costs and take `given` out, or ask for {proper_score(self.value)}"
+            )
+        return self
 
     @property
     def has_classes(self) -> bool:

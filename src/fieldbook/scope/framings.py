@@ -10,17 +10,16 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field, TypeAdapter, model_validator
 
-from ..core.strict import Strict
-from .framing import Binary, Costs, Framing
+from .framing import Binary, Costs, Framing, Priced
 
 # %% auto #0
-__all__ = ['AnyFraming', 'CostTable', 'Multiclass', 'LabelCosts', 'Multilabel', 'UnitCosts', 'Regression', 'example']
+__all__ = ['AnyFraming', 'CostTable', 'Multiclass', 'LabelCosts', 'Multilabel', 'UnitCosts', 'Regression', 'default_limits',
+           'example']
 
 # %% ../../../notebooks/01_scope/40_framings.ipynb #a93b1ae7
-class CostTable(Strict):
+class CostTable(Priced):
     """What each decision costs, in `unit` per example, by what then happens; what is not listed costs nothing."""
 
-    unit: str
     table: dict[str, dict[str, float]]
 
 # %% ../../../notebooks/01_scope/40_framings.ipynb #bdcb19ac
@@ -87,15 +86,14 @@ class Multiclass(Framing):
         return {"probabilities": shares, "decision": [self.classes[decision] for decision in self.decide(outputs)]}
 
 # %% ../../../notebooks/01_scope/40_framings.ipynb #65bc3458
-class LabelCosts(Strict):
+class LabelCosts(Priced):
     """The price of each kind of mistake, in `unit` per example, by label."""
 
-    unit: str
     labels: dict[str, dict[Literal["false_alarm", "missed"], float]] = Field(min_length=1)
 
     def of(self, name: str) -> Costs:
         """Return the costs of one label."""
-        return Costs(unit=self.unit, **self.labels[name])
+        return Costs(unit=self.unit, given=self.given, **self.labels[name])
 
 # %% ../../../notebooks/01_scope/40_framings.ipynb #caf032e1
 class Multilabel(Framing):
@@ -180,10 +178,9 @@ class Multilabel(Framing):
         return {"probabilities": shares, "decision": acts}
 
 # %% ../../../notebooks/01_scope/40_framings.ipynb #7236bcc7
-class UnitCosts(Strict):
+class UnitCosts(Priced):
     """The price of an answer that is too high and of one that is too low, in `unit` per unit of the label."""
 
-    unit: str
     over: float = Field(gt=0)
     under: float = Field(gt=0)
 
@@ -267,6 +264,11 @@ class Regression(Framing):
 
 # %% ../../../notebooks/01_scope/40_framings.ipynb #0bdc05b6
 AnyFraming = Annotated[Binary | Multiclass | Multilabel | Regression, Field(discriminator="kind")]
+
+# %% ../../../notebooks/01_scope/40_framings.ipynb #0e62203b
+def default_limits(kind: str) -> list[dict[str, Any]]:
+    """Return the limits that a framing of this kind begins with where no owner has said any: none."""
+    return []
 
 # %% ../../../notebooks/01_scope/40_framings.ipynb #b97864bd
 def example(kind: str = "binary", **changes: Any) -> AnyFraming:

@@ -17,8 +17,8 @@ from ..scope.framing import Framing
 from ..scope.limit import Limit
 
 # %% auto #0
-__all__ = ['Figures', 'PASSED', 'FAILED', 'UNCLEAR', 'LATER', 'named', 'look_up', 'Verdict', 'judge', 'overall', 'limits_of',
-           'judge_all']
+__all__ = ['Figures', 'PASSED', 'FAILED', 'UNCLEAR', 'LATER', 'AGAINST_NOTHING', 'IDLE', 'named', 'look_up', 'Verdict', 'judge',
+           'overall', 'limits_of', 'judge_all']
 
 # %% ../../../notebooks/07_select/05_gate.ipynb #79c058d9
 Figures = dict[str, Any]  # numbers, {value, low, high}, and groups of those
@@ -55,6 +55,12 @@ PASSED, FAILED, UNCLEAR = "passed", "failed", "not enough data to say"
 
 # %% ../../../notebooks/07_select/05_gate.ipynb #7bf3077b
 LATER = "latency"  # differs from machine to machine, so what starts with it is judged by `measure`, and chooses nobody
+
+# %% ../../../notebooks/07_select/05_gate.ipynb #70b37704
+AGAINST_NOTHING = ("saving", "skill")
+
+# %% ../../../notebooks/07_select/05_gate.ipynb #b4ed4c7f
+IDLE = "it decides the same for every row, and no limit is kept by doing nothing"
 
 # %% ../../../notebooks/07_select/05_gate.ipynb #e494ea88
 @dataclass(frozen=True)
@@ -102,6 +108,8 @@ def judge(limit: Limit, figures: Figures) -> Verdict:
     worst, value, best = (low, value, high) if limit.at_least is not None else (-high, -value, -low)
     if not np.isfinite([worst, value, best]).all():
         return Verdict(limit, UNCLEAR, figure, None, f"{_claim(limit, figure)}: {UNCLEAR}")
+    if limit.metric in AGAINST_NOTHING and low == value == high == 0:
+        return Verdict(limit, FAILED, figure, None, f"{_claim(limit, figure)}: {FAILED}; {IDLE}")
     state = {True: PASSED, False: FAILED, None: UNCLEAR}[keeps(figure, limit.at_least, limit.at_most)]
     if state != UNCLEAR:
         return Verdict(limit, state, figure, None, f"{_claim(limit, figure)}: {state}")

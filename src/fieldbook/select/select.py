@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from .. import FieldbookError
 from ..core.files import replace
-from ..core.interval import Evaluate, ends
+from ..core.interval import Evaluate
 from ..core.section import section
 from ..core.strict import Strict
 from ..core.words import shown
@@ -26,6 +26,7 @@ from ..model.train import rating
 from ..scope.framing import Framing
 from ..scope.framings import AnyFraming
 from .gate import PASSED, Figures, Verdict, judge_all, limits_of, look_up, named, overall
+from .remark import SAME, doubt, is_constant, lead, learnt_nothing, missing_costs
 
 # %% auto #0
 __all__ = ['Dimension', 'Select', 'choose', 'gather', 'confirm', 'main']
@@ -61,7 +62,12 @@ class Select(Strict):
 
 # %% ../../../notebooks/07_select/10_select.ipynb #4748ed78
 def choose(
-    task: Framing, settings: Select, figures: dict[str, Figures], replicates: dict[str, pd.DataFrame], confidence: float
+    task: AnyFraming,
+    settings: Select,
+    figures: dict[str, Figures],
+    replicates: dict[str, pd.DataFrame],
+    confidence: float,
+    constant: str | None = None,
 ) -> dict[str, Any]:
     """Return the leaderboard, the champion, the challenger and why.
 
@@ -72,6 +78,7 @@ def choose(
     figures : of each model; `fault` says why one cannot be served.
     replicates : bootstrap replicates by model, paired by row.
     confidence : of the interval of a difference.
+    constant : the model that answers the same for everybody, if there is one.
 
     Raises
     ------
@@ -87,26 +94,22 @@ def choose(
     if not passed:
         each = "; ".join(f"{name}: {unmet[name][0].sentence}" for name in ranked)
         raise FieldbookError(f"no model passes every limit of the scope ({each}); see scope.framings in conf/problem/")
-    lead = {name: _lead(task.objective, passed[0], name, replicates, confidence) for name in passed[1:]}
-    alike = [passed[0], *(name for name, (_, low, _) in lead.items() if low <= 0)]
+    ahead = {name: lead(task.objective, passed[0], name, replicates, confidence) for name in passed[1:]}
+    alike = [passed[0], *(name for name, (_, low, _) in ahead.items() if low <= 0)]
     simplest = min(alike, key=lambda name: _complexity(figures[name]))
     champion = simplest if settings.prefer == "simplest" else passed[0]
+    unsure = doubt(task.objective, champion, constant, replicates, confidence)
+    unpriced = missing_costs(task, champion, {name: figures[name] for name in passed})
+    remarks, base = [sentence for sentence in (unsure, unpriced) if sentence], figures.get(constant or "")
     return {
         "objective": task.objective,
         "champion": champion,
         "challenger": next((name for name in passed if name != champion), None),
-        "why": _why(task.objective, champion, passed, lead, confidence),
+        "why": _why(task.objective, champion, passed, ahead, confidence),
+        **({"remarks": remarks} if remarks else {}),
         "dimensions": [dimension.model_dump() for dimension in settings.board],  # for `leaderboard`
-        "models": [_row(name, verdicts[name], figures[name]) for name in ranked],
+        "models": [_row(name, verdicts[name], figures[name], base, task.objective) for name in ranked],
     }
-
-# %% ../../../notebooks/07_select/10_select.ipynb #25f30c27
-def _lead(
-    objective: str, best: str, other: str, replicates: dict[str, pd.DataFrame], confidence: float
-) -> tuple[float, float, float]:
-    """Return by how much `best` is lower than `other`: the mean over paired replicates, and its interval."""
-    lead = replicates[other][objective] - replicates[best][objective]
-    return ends(np.append(lead.mean(), lead), confidence)
 
 # %% ../../../notebooks/07_select/10_select.ipynb #458c7e00
 def _complexity(figures: Figures) -> tuple[float, float]:
@@ -116,10 +119,12 @@ def _complexity(figures: Figures) -> tuple[float, float]:
     return -(rating or 0), np.inf if size is None else size
 
 # %% ../../../notebooks/07_select/10_select.ipynb #d3289ab4
-def _row(name: str, verdicts: list[Verdict], figures: Figures) -> dict[str, Any]:
+def _row(name: str, verdicts: list[Verdict], figures: Figures, base: Figures | None, objective: str) -> dict[str, Any]:
     states = [verdict.state for verdict in verdicts]
+    stuck = base is not None and learnt_nothing(figures, base, objective)
     return {
         "model": name,
+        **({"remark": f"it has learnt nothing that helps: {SAME} is as good"} if stuck else {}),
         "passed": set(states) <= {PASSED},
         "state": overall(states),
         "broken": [verdict.sentence for verdict in verdicts if verdict.state != PASSED],
@@ -129,12 +134,12 @@ def _row(name: str, verdicts: list[Verdict], figures: Figures) -> dict[str, Any]
 
 # %% ../../../notebooks/07_select/10_select.ipynb #49a1b412
 def _why(
-    objective: str, champion: str, passed: list[str], lead: dict[str, tuple[float, float, float]], confidence: float
+    objective: str, champion: str, passed: list[str], ahead: dict[str, tuple[float, float, float]], confidence: float
 ) -> str:
-    if not lead:
+    if not ahead:
         return f"{champion} is the only model that keeps every limit"
     best, other = passed[0], champion if champion != passed[0] else passed[1]
-    mean, low, high = lead[other]
+    mean, low, high = ahead[other]
     by = f"by {shown(mean)} ({confidence:.0%} interval {shown(low)} to {shown(high)})"
     lowest = f"{best} keeps every limit and has the lowest {objective}, {'clearly' if low > 0 else 'not clearly'} lower"
     if champion == best:
@@ -152,9 +157,15 @@ def gather(name: str, rated: int | None, folder: Path = Path("data/evaluation"))
     folder : what `evaluate` left.
     """
     record = json.loads((folder / name / "checks.json").read_text())
+    ratios = {"ratios": record["ratios"]} if "ratios" in record else {}
     graph = {"size_kib": record["graph"]["size_kib"], "fault": record["graph"]["fault"], "interpretability": rated}
     figures = json.loads((folder / name / "metrics.json").read_text())
-    return {**figures, **{key: value for key, value in graph.items() if value is not None}, **_checked(record)}
+    return {
+        **figures,
+        **{key: value for key, value in graph.items() if value is not None},
+        **_checked(record),
+        **ratios,
+    }
 
 # %% ../../../notebooks/07_select/10_select.ipynb #5b4bcee6
 def _checked(record: dict[str, Any]) -> Figures:
@@ -186,7 +197,8 @@ def main() -> None:
     models = {name: section(f"model/{name}", dict[str, Any]) for name in section("models", list[str])}
     figures = {name: gather(name, rating(name, described)) for name, described in models.items()}
     replicates = {name: pd.read_parquet(f"data/evaluation/{name}/replicates.parquet") for name in models}
-    chosen = choose(task, section("select", Select), figures, replicates, settings.confidence)
+    constant = next((name for name, described in models.items() if is_constant(described)), None)
+    chosen = choose(task, section("select", Select), figures, replicates, settings.confidence, constant)
     name, target = chosen["champion"], Path("data/selection/champion")
     described = {key: value for key, value in models[name].items() if key != "interpretability"}  # it makes no model
     shutil.rmtree(target, ignore_errors=True)
@@ -198,6 +210,7 @@ def main() -> None:
     choice = dict(recipe)
     choice["test"] = confirm(joblib.load(target / "model.joblib"), task, settings, seed)
     choice["validation"] = json.loads(Path(f"data/evaluation/{name}/metrics.json").read_text())
+    choice |= {"remarks": chosen["remarks"]} if "remarks" in chosen else {}
     choice["verdicts"] = next(row["verdicts"] for row in chosen["models"] if row["model"] == name)
     replace(target / "choice.json", json.dumps(choice, indent=2) + "\n")
     replace(Path("data/selection/leaderboard.json"), json.dumps(chosen, indent=2) + "\n")
