@@ -52,6 +52,7 @@ ROAD = (
 # What each section of conf/ must be: the place of its type, beside the code that reads it, or a plain type.
 SECTIONS: dict[str, Any] = {
     "seed": int,
+    "name": str,  # the problem's, for people: on pages, in MLflow, in the API
     "notebook": str,  # the problem's own, in notebooks/problems/, whose page is published with the others
     "problem": dict[str, Any],  # the keys below it belong to the class that `_target_` names
     "scope": "scope.promise:Scope",

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 from prometheus_client import Counter, Gauge, Histogram, Summary
 
 # %% auto #0
-__all__ = ['REQUESTS', 'SECONDS', 'ROWS', 'DECISIONS', 'SCORES', 'VALUES', 'UNSEEN', 'MISSING', 'REFUSED', 'FALLBACKS', 'KEPT',
-           'FEEDBACK', 'LOST', 'LAG', 'INSIDE', 'MODEL', 'TALLIES', 'OUTCOMES', 'Tallies', 'observe_all', 'expect',
-           'Countable', 'count_answers']
+__all__ = ['REQUESTS', 'SECONDS', 'ROWS', 'DECISIONS', 'SCORES', 'VALUES', 'UNSEEN', 'OUTSIDE', 'MISSING', 'REFUSED', 'FALLBACKS',
+           'KEPT', 'FEEDBACK', 'LOST', 'LAG', 'INSIDE', 'MODEL', 'TALLIES', 'OUTCOMES', 'Tallies', 'observe_all',
+           'expect', 'Countable', 'count_answers']
 
 # %% ../../../notebooks/09_observe/20_counters.ipynb #ad226236
 REQUESTS = Counter("fieldbook_requests", "Requests, by route and status of the answer.", ["route", "status"])
@@ -48,6 +48,9 @@ VALUES = Summary("fieldbook_value", "Predicted values, where the framing asks fo
 
 # %% ../../../notebooks/09_observe/20_counters.ipynb #1b31228b
 UNSEEN = Counter("fieldbook_unseen_values", "Values that training never saw, by feature.", ["feature"])
+
+# %% ../../../notebooks/09_observe/20_counters.ipynb #aaf650a9
+OUTSIDE = Counter("fieldbook_outside_values", "Numbers beyond all that training saw, by field.", ["field"])
 
 # %% ../../../notebooks/09_observe/20_counters.ipynb #b040650c
 MISSING = Counter("fieldbook_missing_values", "Fields sent as null.", ["field"])
@@ -135,6 +138,7 @@ def expect(fields: Iterable[str], features: Iterable[str], decisions: Iterable[s
         REFUSED: ("(body)", "(other)", *fields),
         MISSING: fields,
         UNSEEN: features,
+        OUTSIDE: fields,
         DECISIONS: decisions,
     }
     for metric, labels in known.items():

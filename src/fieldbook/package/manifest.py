@@ -17,6 +17,7 @@ from .. import FieldbookError
 from ..core.files import digest, replace
 from ..core.strict import Strict, explain
 from ..features.derive import Derived
+from .seen import Seen
 from ..scope.column import Column
 from ..scope.framing import Framing
 from ..scope.framings import AnyFraming
@@ -148,7 +149,7 @@ class Manifest(Strict):
 
     Attributes
     ----------
-    name, version : of the problem, and the beginning of the lineage id.
+    name, version : the problem's, as conf/problem/ names it, and the beginning of the lineage id.
     promise : of the scope, one sentence.
     model, settings : the champion's name, and what was asked for in its file.
     framing : that is asked.
@@ -158,6 +159,7 @@ class Manifest(Strict):
     combine : the score that weighs several framings.
     problem : the class that computes features, and its settings.
     request : the fields of a request.
+    seen : what training saw of its fields.
     features : what the graph takes.
     metrics, parity, lineage : how good it is, how near the graph is to the model, and where it comes from.
     samples : requests with the answers they must get.
@@ -175,6 +177,7 @@ class Manifest(Strict):
     combine: Combine = Combine()
     problem: dict[str, Any]
     request: dict[str, Column]
+    seen: dict[str, Seen] = {}
     features: Inputs
     metrics: Metrics
     parity: Parity

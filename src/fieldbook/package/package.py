@@ -39,12 +39,13 @@ from fieldbook.package.manifest import (
     graph_digest,
     lineage,
 )
+from .seen import Seen, seen
 from ..scope.framing import Framing
 from ..scope.framings import AnyFraming
 from ..scope.promise import Combine, Service, Stakeholder
 
 # %% auto #0
-__all__ = ['Package', 'take_graph', 'companions', 'spare', 'samples', 'main', 'counted', 'describe']
+__all__ = ['Package', 'take_graph', 'companions', 'spare', 'samples', 'learnt_from', 'main', 'counted', 'describe']
 
 # %% ../../../notebooks/08_package/30_package.ipynb #0fe1aec0
 class Package(Strict):
@@ -129,6 +130,12 @@ def samples(
     answers = task.answers(predict(model, chosen[names], task))
     return [Example(request=request, answer=answer) for request, answer in zip(sent, answers)]
 
+# %% ../../../notebooks/08_package/30_package.ipynb #420a5644
+def learnt_from(train: pd.DataFrame, features: Features) -> dict[str, Seen]:
+    """Return what the rows of training had in each field of a request."""
+    requests = pd.read_parquet("data/features/requests.parquet", columns=["example_id", *features.request])
+    return seen(requests[requests["example_id"].isin(train["example_id"])], features.request)
+
 # %% ../../../notebooks/08_package/30_package.ipynb #793f5c12
 def main() -> None:
     """Stage `package`: data/selection/champion -> data/champion/{model.onnx, manifest.json, card.md, card.html}."""
@@ -190,10 +197,10 @@ def describe(choice: dict[str, Any], source: Path, target: Path) -> Manifest:
     also = companions(_beside(framing), held, numeric, categorical, compared.tolerance, target)
     fallback = spare(service.fallback, choice["model"], section("models", list[str]), target)
     origin = _origin(settings, source, target, also, fallback)
-    seen = {name: sorted(train[name].unique()) for name in categorical}
+    categories = {name: sorted(train[name].unique()) for name in categorical}
     model = joblib.load(source / "model.joblib")
     return Manifest(
-        name=settings["problem"]["_target_"].rpartition(".")[2].lower(),
+        name=section("name", str),
         version=origin.id[:12],
         promise=section("scope/promise", str),
         model=choice["model"],
@@ -205,7 +212,8 @@ def describe(choice: dict[str, Any], source: Path, target: Path) -> Manifest:
         combine=section("combine", Combine),
         problem=settings["problem"],
         request=features.request,
-        features=Inputs(derive=features.derive, numeric=numeric, categorical=seen),
+        seen=learnt_from(train, features),
+        features=Inputs(derive=features.derive, numeric=numeric, categorical=categories),
         metrics=Metrics(validation=choice["validation"], test=choice["test"]),
         parity=shown,
         lineage=origin,

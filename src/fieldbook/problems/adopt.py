@@ -229,6 +229,7 @@ def main(
     if path.exists() and not force:
         raise FieldbookError(f"adopt: {path} is there already: say another --name, or --force to replace it")
     text, out = draft(Wish(source, target, as_of, kind, positive, key or [], drop or []))
+    text = text.replace("\nproblem:\n", f"\nname: {_quoted(name)}\n\nproblem:\n", 1)
     before = path.read_text() if path.exists() else None
     replace(path, text)
     try:

@@ -20,12 +20,13 @@ class Column(Strict):
 
     Attributes
     ----------
-    type : the kind of value; `datetime` is local time without a zone, to the minute.
+    type : the kind of value; `datetime` is a time to the minute, in UTC or else local, without a zone.
     nullable : whether a value may be missing.
     at_least, at_most : inclusive range of a number.
     one_of : the only values allowed.
     max_length : most characters of a string.
     why : what the value means and its unit, for people and for the API page.
+    utc : of a time, whether it is in UTC; then a caller may send it with any offset.
     private : in the prediction log, stands as a keyed hash or not at all.
     """
 
@@ -36,7 +37,14 @@ class Column(Strict):
     one_of: list[str] | None = None
     max_length: int = 64
     why: str = ""
+    utc: bool = False
     private: Literal["hash", "omit"] | None = None
+
+    @model_validator(mode="after")
+    def _of_a_time(self) -> Column:
+        if self.utc and self.type != "datetime":
+            raise ValueError(f"utc says what a time is, and this is of type {self.type}")
+        return self
 
 # %% ../../../notebooks/01_scope/10_column.ipynb #d78f0a85
 class Table(Strict):

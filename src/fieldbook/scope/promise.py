@@ -46,6 +46,8 @@ class Service(Strict):
     segment_mib, segment_minutes : size and age at which the log begins a new file.
     drain_seconds : how long requests are still answered after SIGTERM.
     steady : whom answers are kept for, if for anyone.
+    spellings : how callers may write what came of a prediction, beside the framing's own word: by that word, the texts
+        that the owner's file has for it.
     """
 
     budget_ms: float = Field(gt=0)
@@ -58,6 +60,7 @@ class Service(Strict):
     segment_minutes: float = Field(60.0, gt=0)
     drain_seconds: float = Field(1.0, ge=0)
     steady: Steady | None = None
+    spellings: dict[str, list[str]] = {}
 
 # %% ../../../notebooks/01_scope/50_promise.ipynb #7d803fb8
 class Scope(Strict):

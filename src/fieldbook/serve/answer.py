@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 from msgspec import Struct
 
 from .. import FieldbookError
+from ..observe import counters
+from ..observe.counters import TALLIES
 from ..package.manifest import Manifest
+from ..package.seen import amount
 from ..scope.framing import Framing
 from .contract import struct
 
 # %% auto #0
 __all__ = ['TEXT', 'PARTS', 'BY_FALLBACK', 'Outputs', 'Part', 'decided', 'beside', 'weighed', 'fallback', 'version', 'unseen',
-           'kept', 'request_id', 'AnswerType', 'Answers', 'outputs_of']
+           'notes', 'kept', 'request_id', 'AnswerType', 'Answers', 'outputs_of']
 
 # %% ../../../notebooks/10_serve/10_answer.ipynb #1eee2c48
 class Outputs(NamedTuple):
@@ -30,11 +34,13 @@ class Outputs(NamedTuple):
     of : by framing, (rows, columns); of the asked framing alone where the fallback gave it.
     fallback : why the fallback was asked, "late" or "error"; None where the champion answered.
     features : the feature columns, each (rows,).
+    request : the fields of the request as arrays, each (rows,).
     """
 
     of: dict[str, np.ndarray]
     fallback: str | None
     features: Mapping[str, np.ndarray]
+    request: Mapping[str, np.ndarray] = MappingProxyType({})
 
     @property
     def rows(self) -> int:
@@ -114,6 +120,27 @@ def unseen(manifest: Manifest) -> Part:
 
     return Part({"unseen": schema}, values)
 
+# %% ../../../notebooks/10_serve/10_answer.ipynb #30ec6388
+def notes(manifest: Manifest) -> Part:
+    """Return for every row what a person should know of it: the numbers beyond all that training saw."""
+    schema = {"type": "array", "items": TEXT, "description": "in words, which numbers lie beyond all that training saw"}
+    fields = {name: one for name, one in manifest.seen.items() if isinstance(one.low, float)}
+    low, high = np.array([(one.low, one.high) for one in fields.values()], dtype=float).reshape(-1, 2).T[:, :, None]
+
+    def values(outputs: Outputs) -> dict[str, list[Any]]:
+        told: list[list[str]] = [[] for _ in range(outputs.rows)]
+        if fields and outputs.request:
+            sent = np.concatenate([outputs.request[name] for name in fields]).reshape(len(fields), -1)
+            beyond = (sent < low) | (sent > high)  # what is missing is neither
+            for field, row in np.argwhere(beyond) if beyond.any() else ():
+                name = [*fields][field]
+                side = "below" if sent[field, row] < low[field] else "above"
+                told[row].append(f"{name}: {amount(sent[field, row])} is {side} all that training saw ({fields[name]})")
+                TALLIES.add(counters.OUTSIDE, 1, name)
+        return {"notes": told}
+
+    return Part({"notes": schema}, values)
+
 # %% ../../../notebooks/10_serve/10_answer.ipynb #686cc458
 def kept(manifest: Manifest) -> Part | None:
     """Return whether an earlier model's decision was kept; None where the scope does not ask for it."""
@@ -127,7 +154,7 @@ def request_id(manifest: Manifest) -> Part:
     return Part({"request_id": TEXT}, lambda outputs: {"request_id": [""] * outputs.rows})
 
 # %% ../../../notebooks/10_serve/10_answer.ipynb #6a966222
-PARTS = (decided, beside, weighed, fallback, version, unseen, kept, request_id)
+PARTS = (decided, beside, weighed, fallback, version, unseen, notes, kept, request_id)
 
 # %% ../../../notebooks/10_serve/10_answer.ipynb #45652ea6
 class AnswerType:

@@ -5,27 +5,18 @@
 # %% ../../../notebooks/10_serve/40_api.ipynb #221d3460
 from __future__ import annotations
 
-from typing import Annotated, Any
+from html import escape
+from typing import Any
 
-import msgspec
-from msgspec import Meta, Struct
-
-from ..package.manifest import Example
-from ..scope.framing import Framing
+from ..package.manifest import Example, Manifest
+from .outcome import Outcomes
 from .servable import Servable
 
 # %% auto #0
-__all__ = ['TEXT', 'PUBLIC', 'PRIVATE', 'HEADERS', 'WRITTEN', 'PAGE', 'outcome_type', 'openapi', 'page']
+__all__ = ['TEXT', 'PUBLIC', 'PRIVATE', 'HEADERS', 'WRITTEN', 'PAGE', 'openapi', 'title', 'described', 'page']
 
 # %% ../../../notebooks/10_serve/40_api.ipynb #a2f213b0
 TEXT = {"type": "string"}
-
-# %% ../../../notebooks/10_serve/40_api.ipynb #b9c4cc80
-def outcome_type(task: Framing) -> type[Struct]:
-    """Return the type of what came of a prediction: `request_id` and `outcome`."""
-    identity = Annotated[str, Meta(min_length=1, max_length=80)]
-    fields = [("request_id", identity), ("outcome", task.outcome)]
-    return msgspec.defstruct("Outcome", fields, forbid_unknown_fields=True)
 
 # %% ../../../notebooks/10_serve/40_api.ipynb #cade5503
 def openapi(servable: Servable, private: bool) -> dict[str, Any]:
@@ -37,27 +28,51 @@ def openapi(servable: Servable, private: bool) -> dict[str, Any]:
     private : whether the routes for those who run the service are here, too.
     """
     manifest = servable.manifest
-    outcome = outcome_type(manifest.framing.task)
+    outcomes = Outcomes(manifest.framing.task, manifest.service.spellings, manifest.service.rows)
     schemas = {
-        "Request": servable.contract.schema(),
+        "Request": described(servable.contract.schema(), manifest),
         "Answer": {"type": "object", "properties": servable.kind.schema, "required": list(servable.kind.schema)},
-        "Outcome": msgspec.json.schema_components([outcome])[1]["Outcome"],
+        "Outcome": outcomes.schema(),
         "Fault": {
             "type": "object",
             "properties": {"error": TEXT, "request_id": TEXT, "detail": {"type": "array", "items": {"type": "object"}}},
             "required": ["error", "request_id", "detail"],
         },
     }
-    paths = {"/predict": {"post": _predict(manifest.samples)}, "/feedback": {"post": _feedback()}}
+    paths = {"/predict": {"post": _predict(manifest.samples)}, "/feedback": {"post": _feedback(outcomes.told)}}
     paths |= {path: {"get": _get(*about)} for path, about in (PUBLIC | (PRIVATE if private else {})).items()}
     for operation in (way for path in paths.values() for way in path.values()):
         operation["parameters"] = HEADERS
     return {
         "openapi": "3.1.0",
-        "info": {"title": manifest.name, "version": manifest.version, "description": manifest.promise},
+        "info": {"title": title(manifest), "version": manifest.version, "description": manifest.promise},
         "paths": paths,
         "components": {"schemas": schemas, "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
     }
+
+# %% ../../../notebooks/10_serve/40_api.ipynb #e7748d61
+def title(manifest: Manifest) -> str:
+    """Return what the description is of: the problem and what is asked of it."""
+    return f"{manifest.name}: {manifest.framing.name}"
+
+# %% ../../../notebooks/10_serve/40_api.ipynb #b5f7593a
+def described(schema: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
+    """Return the schema of a request with the meaning of each field.
+
+    Parameters
+    ----------
+    schema : as the contract gives it.
+    manifest : says what a field is, what training saw of it, and holds samples.
+    """
+    for name, field in schema["properties"].items():
+        column, known = manifest.request[name], str(manifest.seen.get(name, ""))
+        time = ("in UTC, or with an offset" if column.utc else "local, without a zone") if column.type == "datetime" else ""
+        parts = [column.why, time, f"seen in training: {known}" if known else "", "may be null" if column.nullable else ""]
+        if text := "; ".join(filter(None, parts)):
+            field["description"] = text
+        if manifest.samples:
+            field["examples"] = [manifest.samples[0].request[name]]
+    return schema
 
 # %% ../../../notebooks/10_serve/40_api.ipynb #baa176be
 PUBLIC = {
@@ -129,17 +144,19 @@ def _predict(samples: list[Example]) -> dict[str, Any]:
 
 # %% ../../../notebooks/10_serve/40_api.ipynb #e8b7bba3
 WRITTEN = (
-    'An integer may be written as 172, 172.0 or 1.72e2; 172.5 is none, and neither is "172". A time is local, without '
-    "a zone, to the minute: 2013-07-04T17:30; seconds and fractions of them are taken and dropped, a zone is refused. "
-    "A field that may be null must be sent all the same."
+    'An integer may be written as 172, 172.0 or 1.72e2; 172.5 is none, and neither is "172". A time is to the '
+    "minute: 2013-07-04T17:30; a blank may stand for the T, a date alone is its beginning, seconds and fractions of them "
+    "are taken and dropped. Where the field is in UTC, an offset is taken into account (Z, +02:00); where it is local, "
+    "one is refused. A number beyond all that training saw is answered, and noted in `notes`. A field that may be null must be sent all the same."
 )
 
 # %% ../../../notebooks/10_serve/40_api.ipynb #86356a1b
-def _feedback() -> dict[str, Any]:
+def _feedback(words: str) -> dict[str, Any]:
     taken = {"type": "object", "properties": {"taken": {"type": "integer"}, "request_id": TEXT}, "required": ["taken"]}
     ok = {"202": {"description": "taken; joined when the log is read", **_content(taken)}}
     return {
         "summary": "Say what came of a prediction, or of many",
+        "description": f"The outcome is {words}.",
         "security": [{"token": []}],
         "requestBody": {"required": True, **_content(_either("Outcome"))},
         "responses": ok | _failures("401", "403", "408", "413", "415", "422", "429", "503"),
@@ -155,4 +172,4 @@ PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{tit
 # %% ../../../notebooks/10_serve/40_api.ipynb #9ff819bf
 def page(servable: Servable) -> str:
     """Return the page that shows the API."""
-    return PAGE.format(title=servable.manifest.name)
+    return PAGE.format(title=escape(title(servable.manifest)))

@@ -5,7 +5,7 @@
 # %% ../../../notebooks/10_serve/05_contract.ipynb #6929f6a2
 from __future__ import annotations
 
-import re
+import contextlib
 from collections.abc import Mapping, Sequence
 from heapq import nsmallest
 from typing import Annotated, Any, Literal, NamedTuple
@@ -17,25 +17,10 @@ from msgspec.structs import astuple
 
 from ..features.request import arrays
 from ..scope.column import Column
+from .instant import LOCAL, USUAL, UTC, instant, pattern
 
 # %% auto #0
-__all__ = ['TIME', 'WHOLE', 'FAULTS', 'LOCAL', 'annotation', 'struct', 'Refused', 'Request', 'Contract']
-
-# %% ../../../notebooks/10_serve/05_contract.ipynb #8c6968a3
-# [0-9], for \d has digits of all scripts; nothing behind the end, for $ has it before a last line feed, too
-_LEAP = "([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][048]|[13579][26])00)"
-
-# %% ../../../notebooks/10_serve/05_contract.ipynb #81ab8daa
-_LONG, _SHORT = "(0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])", "(0[469]|11)-(0[1-9]|[12][0-9]|30)"
-
-# %% ../../../notebooks/10_serve/05_contract.ipynb #bab07bf9
-_DAY = f"([0-9]{{4}}-({_LONG}|{_SHORT}|02-(0[1-9]|1[0-9]|2[0-8]))|{_LEAP}-02-29)"
-
-# %% ../../../notebooks/10_serve/05_contract.ipynb #9601e1f5
-_TIME = r"T([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,9})?)?$(?!\n)"
-
-# %% ../../../notebooks/10_serve/05_contract.ipynb #f6e25949
-TIME = f"^{_DAY}{_TIME}"
+__all__ = ['WHOLE', 'FAULTS', 'annotation', 'struct', 'Refused', 'Request', 'Contract']
 
 # %% ../../../notebooks/10_serve/05_contract.ipynb #b7247386
 WHOLE = 2**53  # the largest whole number that a float64 tells from the next
@@ -47,7 +32,7 @@ def annotation(column: Column) -> Any:
     if column.one_of is not None:
         kind: Any = Annotated[Literal[tuple(column.one_of)], Meta(**meaning)]
     elif column.type == "datetime":
-        kind = Annotated[str, Meta(pattern=TIME, max_length=29, **meaning)]
+        kind = Annotated[str, Meta(pattern=USUAL, max_length=29, **meaning)]
     elif column.type == "str":
         kind = Annotated[str, Meta(max_length=column.max_length, **meaning)]
     else:
@@ -142,7 +127,7 @@ class Contract:
         self._one, self._many = msgspec.json.Decoder(self.record), msgspec.json.Decoder(self.several)
         self.private = {name: column.private for name, column in request.items() if column.private}
         self.whole = [name for name, column in request.items() if column.type == "int"]
-        self.times = [name for name, column in request.items() if column.type == "datetime"]
+        self.times = {name: column.utc for name, column in request.items() if column.type == "datetime"}
 
     def parse(self, body: bytes) -> Request:
         """Return the request in a body, one record or a list.
@@ -156,17 +141,22 @@ class Contract:
         listed = body.lstrip()[:1] == b"["
         try:
             records = self._many.decode(body) if listed else [self._one.decode(body)]
-        except (DecodeError, UnicodeDecodeError, RecursionError) as error:
-            records = self._again(body, str(error))
+        except (DecodeError, UnicodeDecodeError, RecursionError):
+            records = self._again(body)
         columns = dict(zip(self.kinds, zip(*map(astuple, records))))
         return Request(records, columns, arrays(columns, self.request), listed)
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of a record."""
-        return msgspec.json.schema_components([self.record])[1]["Request"]
+        told = msgspec.json.schema_components([self.record])[1]["Request"]
+        for name, utc in self.times.items():
+            for kind in told["properties"][name].get("anyOf", [told["properties"][name]]):
+                if "pattern" in kind:
+                    kind |= {"pattern": pattern(utc), "maxLength": 40}
+        return told
 
-    def _again(self, body: bytes, fault: str) -> list[Struct]:
-        """Return the records of a body in which whole numbers are written as fractions; refuse any other."""
+    def _again(self, body: bytes) -> list[Struct]:
+        """Return the records of a body in which numbers or times are written in another way; refuse any other."""
         try:
             sent = msgspec.json.decode(body)
         except (DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -178,10 +168,11 @@ class Contract:
         for record in records:
             if isinstance(record, dict):
                 record |= {name: _whole(record[name]) for name in self.whole if isinstance(record.get(name), float)}
+                record |= {name: _timed(record[name], utc) for name, utc in self.times.items() if name in record}
         try:
             return msgspec.convert(records, self.several)
-        except ValidationError:
-            raise self._refused(records, listed, fault) from None
+        except ValidationError as error:
+            raise self._refused(records, listed, str(error)) from None
 
     def _refused(self, records: list[Any], listed: bool, fault: str) -> Refused:
         detail: list[dict[str, Any]] = []
@@ -203,20 +194,33 @@ class Contract:
             try:
                 msgspec.convert(record[name], kind)
             except ValidationError as error:
-                time = name in self.times and isinstance(record[name], str)
-                faults.append({"field": name, "problem": _mistimed(record[name]) if time else str(error)[:200]})
+                faults.append({"field": name, "problem": self._wrong(name, record[name], str(error))[:200]})
         return faults
 
-# %% ../../../notebooks/10_serve/05_contract.ipynb #906bc09d
-LOCAL = (
-    "a local time is wanted, to the minute and without a zone, such as 2013-07-04T17:30: which local time an instant "
-    "in some zone is cannot be known here"
-)
+    def _wrong(self, name: str, value: Any, error: str) -> str:
+        """Return what is wrong with the value of a field, in words."""
+        if not isinstance(value, str):
+            return error
+        if name in self.times:
+            return _mistimed(value, self.times[name])
+        allowed = self.request[name].one_of
+        return f"{value[:40]!r} is none of {', '.join(allowed)}" if allowed else error
 
 # %% ../../../notebooks/10_serve/05_contract.ipynb #bd2cdd78
-def _mistimed(text: str) -> str:
+def _timed(value: Any, utc: bool) -> Any:
+    """Return a time as the contract has it; what is none, as it is."""
+    with contextlib.suppress(ValueError):
+        return instant(value, utc) if isinstance(value, str) else value
+    return value
+
+# %% ../../../notebooks/10_serve/05_contract.ipynb #453dc908
+def _mistimed(text: str, utc: bool) -> str:
     """Return what is wrong with a time."""
-    return "there is no such day" if re.search("^[0-9]{4}-[0-9]{2}-[0-9]{2}" + _TIME, text) else LOCAL
+    try:
+        instant(text, utc)
+    except ValueError as error:
+        return str(error)
+    return UTC if utc else LOCAL  # an instant before the year 0
 
 # %% ../../../notebooks/10_serve/05_contract.ipynb #02ddc98b
 def _whole(number: float) -> int | float:

@@ -8,14 +8,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-import msgspec
-
 from ..observe import counters, dashboard
 from ..observe.counters import TALLIES
 from ..observe.log import now
 from . import api, secret
 from .call import ENCODE, Answer, Call, failure
-from .contract import Refused
 from .predict import predict
 from .worker import Worker
 
@@ -32,29 +29,13 @@ async def feedback(worker: Worker, call: Call) -> Answer:
         body = await call.body(worker.service.body_kib * 1024, worker.service.body_seconds, ticket)
     finally:
         ticket.leave()
-    outcomes = _outcomes(worker, body)
+    outcomes = worker.outcomes.parse(body)
     trace = {"trace_id": call.trace and call.trace.id}
     rows = [{"time": now(), "request_id": one.request_id, "outcome": one.outcome, **trace} for one in outcomes]
     if not worker.logged(call, worker.feedback_log, rows):
         return failure(call, 503, "the log cannot be written; tell it again later")
     TALLIES.add(counters.FEEDBACK, len(rows))
     return Answer(202, ENCODE({"taken": len(rows), "request_id": call.id}))
-
-# %% ../../../notebooks/10_serve/60_routes.ipynb #d79daf3a
-def _outcomes(worker: Worker, body: bytes) -> list[msgspec.Struct]:
-    """Return the outcomes of a body, one or several.
-
-    Raises
-    ------
-    Refused
-        422 if it is something else.
-    """
-    try:
-        sent = worker.outcomes.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        fault = {"field": "(body)", "problem": str(error)[:200]}
-        raise Refused(422, "an outcome is a request_id and what happened; see detail", [fault]) from None
-    return sent if isinstance(sent, list) else [sent]
 
 # %% ../../../notebooks/10_serve/60_routes.ipynb #9903984f
 async def live(worker: Worker, call: Call) -> Answer:

@@ -147,7 +147,7 @@ class Servable:
         """
         features = self.features(request)
         outputs, reason = self._outputs(matrices(features, self.numeric, self.categorical), deadline)
-        return self.kind.answers(Outputs(outputs, reason, features))
+        return self.kind.answers(Outputs(outputs, reason, features, request))
 
     def predict(self, request: Request, deadline: float | None = None) -> list[dict[str, Any]]:
         """Return for each row of a request what is answered, without an id."""

@@ -25,6 +25,7 @@ from fieldbook.package.manifest import (
     Parity,
     graph_digest,
 )
+from ..package.seen import Seen
 from .front import Front
 
 if TYPE_CHECKING:
@@ -60,8 +61,9 @@ def small_champion(folder: Path, **service: Any) -> Path:
         problem={"_target_": f"{Wind.__module__}.Wind"},
         request={
             "origin": {"type": "str", "max_length": 3},
-            "wind": {"type": "float", "nullable": True, "at_least": 0},
+            "wind": {"type": "float", "nullable": True, "at_least": 0, "why": "miles per hour"},
         },
+        seen={"wind": Seen(low=0, high=87.5), "origin": Seen(words=["EWR"], kinds=1)},
         features=Inputs(
             derive={"bucket": {"hash": "origin", "buckets": 2}},
             numeric=["wind"],

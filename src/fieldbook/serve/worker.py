@@ -8,10 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
-
-import msgspec
-from msgspec import Meta
+from typing import Any
 
 from .. import FieldbookError
 from ..observe import counters, dashboard
@@ -19,11 +16,11 @@ from ..observe.counters import TALLIES
 from ..observe.events import Seldom
 from ..observe.log import Log
 from ..observe.trace import Collector
-from ..scope.framing import Framing
-from . import api, secret
+from . import secret
 from .admission import Admission
 from .call import Answer, Call, failure
 from .contract import Refused
+from .outcome import Outcomes
 from .servable import Servable
 from .steady import Memory
 
@@ -56,7 +53,7 @@ class Worker:
         self.memory = self._memory(logs) if self.service.steady else None
         self.collector = Collector(manifest.name) if "OTEL_EXPORTER_OTLP_ENDPOINT" in os.environ else None
         self.history = dashboard.follow()
-        self.outcomes = _decoder(manifest.framing.task, self.service.rows)
+        self.outcomes = Outcomes(manifest.framing.task, self.service.spellings, self.service.rows)
         self.row = self.servable.kind.struct("Row", ["time", "lineage", "trace_id", "subject"], ["inputs"])
         counters.expect(self.contract.request, self.servable.categorical, manifest.framing.task.words)
         counters.MODEL.labels(manifest.version, manifest.lineage.id, manifest.model).set(1)
@@ -99,10 +96,3 @@ class Worker:
         self.feedback_log.close()
         if self.collector:
             self.collector.close()
-
-# %% ../../../notebooks/10_serve/50_worker.ipynb #2cd23342
-def _decoder(task: Framing, most: int) -> msgspec.json.Decoder:
-    """Return what reads outcomes, one or at most so many."""
-    outcome = api.outcome_type(task)
-    several = Annotated[list[outcome], Meta(min_length=1, max_length=most)]  # type: ignore[valid-type]
-    return msgspec.json.Decoder(outcome | several)
