@@ -16,7 +16,7 @@ from . import formats
 from .database import is_database, public
 from .dialect import Dialect, Encoding, decoded, encoding_of, unpacked
 from .layout import SIGNS, layout, notes, top
-from .reading import Format, Reading, format_of, members
+from .reading import Format, format_of, members
 from .rows import Record
 
 # %% auto #0
