@@ -5,6 +5,7 @@
 # %% ../../../notebooks/02_data/10_ingest.ipynb #1d9f256a
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import pandera.pandas as pandera
 
 # %% auto #0
-__all__ = ['DTYPES', 'NULLABLE', 'Ingest', 'schema', 'check', 'write_tables', 'read_tables', 'main']
+__all__ = ['DTYPES', 'NULLABLE', 'Ingest', 'schema', 'check', 'write_tables', 'read_tables', 'inside', 'main']
 
 # %% ../../../notebooks/02_data/10_ingest.ipynb #be128b09
 class Ingest(Strict):
@@ -127,10 +128,28 @@ def read_tables(folder: Path) -> dict[str, pd.DataFrame]:
     """Read what `write_tables` wrote."""
     return {path.stem: pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))}
 
+# %% ../../../notebooks/02_data/10_ingest.ipynb #c0ffee12
+def inside(sources: list[str], folder: str = "data/sources") -> None:
+    """Refuse a source that does not lie in the folder on which stage `ingest` depends.
+
+    Raises
+    ------
+    FieldbookError
+        If one lies elsewhere.
+    """
+    for source in sources:
+        if not Path(os.path.abspath(source)).is_relative_to(os.path.abspath(folder)):
+            raise FieldbookError(
+                f"problem.source: {source} lies outside {folder}, where nothing would see that it changes: copy it there, "
+                "and name the copy in conf/problem/"
+            )
+
 # %% ../../../notebooks/02_data/10_ingest.ipynb #9b505b69
 def main() -> None:
     """Stage `ingest`: sources -> data/raw/*.parquet."""
-    tables = build_problem(section("problem", dict[str, Any])).ingest()
+    problem = build_problem(section("problem", dict[str, Any]))
+    inside(getattr(problem, "sources", []))
+    tables = problem.ingest()
     contracts = section("ingest", Ingest).tables
     if tables.keys() != contracts.keys():
         difference = sorted(tables.keys() ^ contracts.keys())
