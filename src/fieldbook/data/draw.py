@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from .division import Cross, Random
 
 from .. import FieldbookError
+from .division import Cross, Random
 from ..scope.framing import Framing
 
 # %% auto #0

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from .division import ORDER, Cross, Random
 
+from .division import ORDER, Cross, Random
 from .split import by_time
 from ..scope.framing import Framing
 

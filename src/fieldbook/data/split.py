@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from .division import ORDER, Cross, Random, Split
 
 from .. import FieldbookError
 from ..core.files import replace
 from ..core.section import section
+from .division import ORDER, Cross, Random, Split
 from .draw import drawn_split, folds
 from ..scope.framing import Framing
 from ..scope.framings import AnyFraming

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from ..data.division import ORDER
 from pydantic import Field
 
 from ..core.interval import ends
 from ..core.strict import Strict
+from ..data.division import ORDER
 from ..scope.framing import Framing
 
 # %% auto #0

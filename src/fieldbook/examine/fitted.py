@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
-from ..data.division import ORDER
 
+from ..data.division import ORDER
 from .finding import Examples, Leakage, findings
 
 # %% auto #0

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from ..data.division import ORDER
 from sklearn.neighbors import NearestNeighbors
 
 from ..core.interval import Draws, ends
+from ..data.division import ORDER
 from .finding import LATER, Examples, Leakage, findings
 from .giveaway import folds, out_of_fold, predict, scores, standard
 

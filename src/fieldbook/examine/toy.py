@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from ..data.division import ORDER
 
+from ..data.division import ORDER
 from .finding import Examples, Leakage
 from ..scope.column import Column, Table
 from ..scope.framing import Binary, Costs, Framing

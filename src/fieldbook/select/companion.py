@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from ..data.division import Split
 
 from .. import FieldbookError
 from ..core import files
 from ..core.interval import Evaluate
 from ..core.section import section
+from ..data.division import Split
 from ..data.ingest import read_tables
 from ..data.label import check_examples
 from ..data.split import assign

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from ..data.division import Cross
 
 from .. import FieldbookError
+from ..data.division import Cross
 from ..data.draw import folds
 from ..scope.framing import Framing
 

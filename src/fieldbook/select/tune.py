@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from ..data.division import Split
 from pydantic import Field
 
 from .. import FieldbookError
@@ -27,6 +26,7 @@ from ..core.files import digest
 from ..core.interval import Evaluate, ends, six_digits
 from ..core.section import section
 from ..core.strict import Strict
+from ..data.division import Split
 from ..evaluate.bootstrap import judge
 from ..evaluate.metrics import metrics_of
 from ..evaluate.scores import Scores
