@@ -17,6 +17,7 @@ from .. import FieldbookError
 from ..core.files import replace
 from ..core.interval import tidy
 from ..core.section import section
+from ..data.division import Split
 from ..data.ingest import Ingest, read_tables
 from .finding import Examples, Leakage
 from .fitted import fitted
@@ -37,25 +38,24 @@ ADVICE = {
     "future": "let the problem's `observe` look up only what was known at the as-of time",
     "fitted": "fit it on training rows, best inside the model's pipeline",
     "duplicates": "remove copies before the split, or keep them on one side of it",
-    "groups": "keep each group on one side of the split, or set leakage.group to null",
+    "groups": "keep each group on one side of the split (`by: cluster`), or set leakage.group to null",
     "collapse": "find out how it was filled in for old rows, or drop it from features.groups",
 }
 
 # %% ../../../notebooks/04_examine/55_leakage.ipynb #5206a8bc
-def examine(examples: Examples, limits: Leakage, seed: int, group: np.ndarray | None = None) -> pd.DataFrame:
-    """Return the findings of every check that needs no raw tables."""
+def examine(
+    examples: Examples, limits: Leakage, seed: int, group: np.ndarray | None = None, by_time: bool = True
+) -> pd.DataFrame:
+    """Return the findings of every check that needs no raw tables; rows that are split `by_time` may have changed."""
     with threadpool_limits(limits=1, user_api="blas"):
-        return pd.concat(
-            [
-                alone(examples, limits, seed),
-                together(examples, limits, seed),
-                fitted(examples, limits),
-                duplicates(examples, limits, seed),
-                groups(group, examples.split, limits),
-                collapse(examples, limits, seed),
-            ],
-            ignore_index=True,
-        )
+        found = [
+            alone(examples, limits, seed),
+            together(examples, limits, seed),
+            fitted(examples, limits),
+            duplicates(examples, limits, seed),
+            groups(group, examples.split, limits),
+        ]
+        return pd.concat([*found, *([collapse(examples, limits, seed)] if by_time else [])], ignore_index=True)
 
 # %% ../../../notebooks/04_examine/55_leakage.ipynb #36a1c377
 def gate(table: pd.DataFrame) -> None:
@@ -79,7 +79,13 @@ def gate(table: pd.DataFrame) -> None:
 # %% ../../../notebooks/04_examine/55_leakage.ipynb #68cc8000
 def main() -> None:
     """Stage `leakage`: data/{raw,examples,features} -> data/leakage/{findings.json, passed.json}."""
-    limits, folder = section("leakage", Leakage), Path("data/leakage")
+    limits, folder, by_time = (
+        section("leakage", Leakage),
+        Path("data/leakage"),
+        section("split", Split).method == "time",
+    )
+    if limits.group is None and not by_time:  # nothing but the draw keeps apart what belongs together
+        limits = limits.model_copy(update={"group": "cluster"})
     (folder / "passed.json").unlink(missing_ok=True)
     table = pd.read_parquet("data/features/features.parquet")
     rows = pd.read_parquet("data/examples/examples.parquet")
@@ -88,7 +94,7 @@ def main() -> None:
     problem, tables = build_problem(section("problem", dict[str, Any])), read_tables(Path("data/raw"))
     found = pd.concat(
         [
-            examine(examples, limits, section("seed", int), _group(limits.group, table, rows)),
+            examine(examples, limits, section("seed", int), _group(limits.group, table, rows), by_time),
             future(problem, tables, section("ingest", Ingest).tables, rows, limits),
         ],
         ignore_index=True,

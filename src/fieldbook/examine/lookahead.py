@@ -30,7 +30,7 @@ def until(
 # %% ../../../notebooks/04_examine/40_lookahead.ipynb #a04f8f98
 def _until(frame: pd.DataFrame, contract: Table, now: pd.Timestamp) -> pd.DataFrame:
     if contract.known_at is not None:
-        frame = frame[frame[contract.known_at] <= now].reset_index(drop=True)
+        frame = frame[frame[contract.known_at] <= now]  # each row keeps its place: it may be its name
     if not contract.known_later:
         return frame
     return frame.assign(**{name: frame[name].where(frame[at] <= now) for name, at in contract.known_later.items()})
@@ -45,6 +45,8 @@ def future(
 ) -> pd.DataFrame:
     """Return the share of examples in which a request field moves when the future is removed, at the worst instant.
 
+    Rows without a time have no future.
+
     Parameters
     ----------
     examples : rows of `Problem.examples`; those with an as-of time up to an instant are observed again at it.
@@ -53,6 +55,8 @@ def future(
     if not hasattr(problem, "until") and not any(table.known_at or table.known_later for table in contracts.values()):
         why = "not checked: nothing says when a row became known; give ingest.tables.*.known_at, or a method until"
         return findings([{**row, "column": "-", "figure": np.nan, "why": why}])
+    if examples["as_of"].isna().all():
+        return findings([{**row, "column": "-", "figure": np.nan, "why": "not checked: the rows have no time"}])
     moved: dict[str, float] = {}
     shares = (np.arange(limits.instants) + 1) / (limits.instants + 1)
     instants = examples["as_of"].quantile(shares, interpolation="nearest").drop_duplicates()

@@ -5,7 +5,6 @@
 # %% ../../../notebooks/04_examine/15_quality.ipynb #1a25dab2
 from __future__ import annotations
 
-from datetime import date
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +17,7 @@ from ..core.files import replace
 from ..core.interval import Draws, Evaluate, figure, tidy
 from ..core.section import section
 from ..core.strict import Strict
+from ..data.division import Split
 from .weak import LabellingFunction, agreement, judge, votes, worth
 from ..scope.framing import Framing
 from ..scope.framings import AnyFraming
@@ -83,16 +83,23 @@ def _hours(examples: pd.DataFrame) -> np.ndarray:
 
 # %% ../../../notebooks/04_examine/15_quality.ipynb #0ffae097
 def main() -> None:
-    """Stage `quality`: data/features -> data/quality/{delays, quantiles, functions, agreement, combined}.csv."""
+    """Stage `quality`: data/features -> data/quality/{delays, quantiles, functions, agreement, combined}.csv.
+
+    Rows without a time have no delays, and leave `delays` and `quantiles` empty.
+    """
     task, settings = section("task", AnyFraming), section("label", Label)
     judging = section("evaluate", Evaluate), section("seed", int)
-    table = pd.read_parquet("data/features/features.parquet")
-    table = table[table["as_of"] < pd.Timestamp(section("split", dict[str, date])["validation"])]
+    table, split = pd.read_parquet("data/features/features.parquet"), section("split", Split)
+    by_time = split.method == "time"
+    table = table[table["as_of"] < pd.Timestamp(split.validation) if by_time else table["split"] == "train"]
     labelled = table[table["label"].notna()].reset_index(drop=True)
     target = pd.DataFrame(task.events(labelled["label"].to_numpy()), columns=task.columns)
+    timed = labelled["label_time"].notna().any()
     tables = {
-        "delays": delays(labelled, target, settings.windows_hours, *judging),
-        "quantiles": delay_quantiles(labelled, target),
+        "delays": delays(labelled, target, settings.windows_hours, *judging)
+        if timed
+        else pd.DataFrame(columns=["target"]),
+        "quantiles": delay_quantiles(labelled, target) if timed else pd.DataFrame(columns=["target"]),
         **by_rule(table, task, settings.functions, *judging),
     }
     for name, figures in tables.items():

@@ -22,7 +22,7 @@ from ..core.files import digest, replace
 from ..core.interval import Draws, Evaluate, ends
 from ..core.section import section
 from ..core.strict import Strict
-from ..features.features import Features, matrices, read_features
+from ..features.features import Features, matrices, read_judged
 from ..features.request import records
 from ..scope.framings import AnyFraming
 from ..scope.limit import Limit
@@ -170,7 +170,7 @@ def timings(champion: Path, graphs: dict[str, Path], settings: Measure, confiden
     settings : how many rows, and how often.
     confidence : of the intervals.
     """
-    table, numeric, categorical = read_features("validation")
+    table, numeric, categorical = read_judged()
     rows = table.iloc[np.unique(np.linspace(0, len(table) - 1, settings.rows).astype(int))]
     inputs = matrices({name: rows[name].to_numpy() for name in numeric + categorical}, numeric, categorical)
     requests, result = bodies(rows), {}

@@ -74,13 +74,13 @@ def read_questions(project: Path) -> Questions:
     """Return requests of validation, evenly spaced, with what the champion's graph says of them."""
     import pandas as pd
 
-    from fieldbook.features.features import build
+    from fieldbook.features.features import build, read_judged
     from fieldbook.features.request import records
     from fieldbook.model.parity import run
 
     settings = project / "data/settings"
     champion, folder = project / "data/champion", project / "data/features"
-    ids = pd.read_parquet(folder / "features.parquet", columns=["example_id"], filters=[("split", "==", "validation")])
+    ids = read_judged(folder)[0][["example_id"]]
     places = np.linspace(0, len(ids) - 1, max(rows * bodies for rows, bodies in BODIES.items())).astype(int)
     rules, task = section("features", Features, settings), section("task", AnyFraming, settings)
     requests = pd.read_parquet(folder / "requests.parquet").set_index("example_id").loc[ids["example_id"].iloc[places]]

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import date
 from typing import Any, NamedTuple
 
 from ..core.page import prose, render
+from ..data.division import ByTime, Split
 from .manifest import Lineage, Manifest
 from ..scope.promise import Stakeholder
 
@@ -38,14 +38,14 @@ class Purpose(NamedTuple):
     ----------
     business, because : what the organisation wants to move, and how the metric that decides maps to that.
     stakeholders : who needs what.
-    split : the first day of each split.
+    split : how rows are divided.
     groups : the features, by group.
     """
 
     business: str
     because: str
     stakeholders: list[Stakeholder]
-    split: dict[str, date]
+    split: Split
     groups: dict[str, list[str]]
 
 # %% ../../../notebooks/08_package/20_card.ipynb #f65c9228
@@ -64,7 +64,7 @@ def markdown(manifest: Manifest, purpose: Purpose, choice: dict[str, Any], diagn
         _details(manifest),
         _use(purpose),
         _data(purpose),
-        _figures(choice),
+        _figures(choice, purpose.split),
         _groups(diagnosis),
         _behaviour(diagnosis),
         _limits(choice),
@@ -88,19 +88,24 @@ def _use(purpose: Purpose) -> str:
 
 # %% ../../../notebooks/08_package/20_card.ipynb #4b30f75b
 def _data(purpose: Purpose) -> str:
-    first = [[name, str(day)] for name, day in purpose.split.items()]
-    return (
-        "## Data\n\nSplit by time; a label that became known only after its split had ended is kept apart.\n\n"
-        f"{_table(['split', 'from'], first)}\n\nFeatures, by group:\n\n"
-        + "\n".join(f"- {group}: {', '.join(names)}" for group, names in purpose.groups.items())
+    split = purpose.split
+    if isinstance(split, ByTime):
+        parts = _table(["split", "from"], [[name, str(day)] for name, day in split.starts.items()])
+    else:
+        shares = {name: share for name, share in split if name in ("validation", "test", "production")}
+        shares = {"train": 1 - sum(shares.values()), **shares}
+        parts = _table(["split", "share of the rows"], [[name, f"{share:.0%}"] for name, share in shares.items()])
+    return f"## Data\n\n{split.sentence}\n\n{parts}\n\nFeatures, by group:\n\n" + "\n".join(
+        f"- {group}: {', '.join(names)}" for group, names in purpose.groups.items()
     )
 
 # %% ../../../notebooks/08_package/20_card.ipynb #88d7a735
-def _figures(choice: dict[str, Any]) -> str:
+def _figures(choice: dict[str, Any], split: Split) -> str:
     names = [name for name, figure in choice["validation"].items() if isinstance(figure, dict)]
     rows = [[name, _figure(choice["validation"][name]), _figure(choice["test"].get(name))] for name in names]
+    crossed = ", which is cross-validation on the training rows" if split.method == "cross" else ""
     return (
-        "## Figures\n\nWith intervals that draw whole clusters. Models were chosen on validation, and test "
+        f"## Figures\n\nWith intervals that draw whole clusters. Models were chosen on validation{crossed}, and test "
         f"was looked at once.\n\n{_table(['figure', 'validation', 'test'], rows)}"
     )
 

@@ -17,6 +17,7 @@ from ..core.page import markup, render
 from ..core.publish import PAGES
 from ..core.section import section
 from ..core.words import count, figure, label, listed
+from ..data.division import Split
 from ..scope.framing import Framing
 from ..scope.framings import AnyFraming
 
@@ -36,6 +37,7 @@ class Story:
     manifest : of the champion.
     calibration : rows of the champion's calibration on validation: `predicted`, `observed`, `rows`, `of`.
     notebook : of the problem.
+    division : how rows are divided.
     """
 
     promise: str
@@ -45,6 +47,7 @@ class Story:
     manifest: dict[str, Any]
     calibration: list[dict[str, str]]
     notebook: str
+    division: Split
 
     @property
     def champion(self) -> dict[str, Any]:
@@ -71,7 +74,9 @@ def read(data: Path) -> Story:
         raise FieldbookError(f"{error.filename} is not there yet: run `make repro`") from None
     words = [section("scope/promise", str, settings), section("scope/business", str, settings)]
     task, notebook = section("task", AnyFraming, settings), section("notebook", str, settings)
-    return Story(*words, task, board, manifest, list(csv.DictReader(lines)), notebook)
+    return Story(
+        *words, task, board, manifest, list(csv.DictReader(lines)), notebook, section("split", Split, settings)
+    )
 
 # %% ../../../notebooks/08_package/70_index.ipynb #235d12c4
 def result(story: Story) -> list[str]:

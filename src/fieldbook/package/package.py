@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,8 @@ from sklearn.pipeline import Pipeline
 from ..core.files import replace
 from ..core.section import section
 from ..core.strict import Strict
-from ..features.features import Features, read_features
+from ..data.division import Split
+from ..features.features import Features, read_features, read_judged
 from ..features.request import records
 from ..model import parity
 from ..model.graph import to_graph
@@ -145,7 +145,7 @@ def main() -> None:
     choice = json.loads((source / "choice.json").read_text())
     manifest = describe(choice, source, target)
     manifest.write(target)
-    split, groups = section("split", dict[str, date]), section("features", Features).groups
+    split, groups = section("split", Split), section("features", Features).groups
     purpose = card.Purpose(
         section("scope/business", str),
         section("scope/because", str),
@@ -164,7 +164,7 @@ def counted() -> dict[str, Any]:
         {
             "seed": section("seed", int),
             "problem": section("problem", dict[str, Any]),
-            "split": section("split", dict[str, date]),
+            "split": section("split", Split),
             "features": section("features", Features),
             "task": section("task", AnyFraming),
             "parity": section("parity", parity.Parity),
@@ -191,7 +191,7 @@ def describe(choice: dict[str, Any], source: Path, target: Path) -> Manifest:
     )
     features, service = section("features", Features), section("scope/service", Service)
     settings = counted()
-    table, numeric, categorical = read_features("validation")
+    table, numeric, categorical = read_judged()
     held, train = parity.evenly(table, compared.rows), read_features("train")[0]
     shown = take_graph(source, target)
     also = companions(_beside(framing), held, numeric, categorical, compared.tolerance, target)

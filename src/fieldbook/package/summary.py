@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import FieldbookError
+from ..core.section import section
 from ..core.words import LABELS, figure
+from ..data.division import Split
 from .ready import title
 
 # %% auto #0
@@ -62,20 +64,23 @@ def main(project: Path = Path(".")) -> None:
     try:
         board = json.loads((project / "data/selection/leaderboard.json").read_text())
         manifest = json.loads((project / "data/champion/manifest.json").read_text())
+        division = section("split", Split, project / "data/settings")
     except FileNotFoundError as error:
         raise FieldbookError(f"{error.filename} is not there yet: run `make repro`") from None
     console = Console(width=None if Console().is_terminal else 120, force_jupyter=False)
     say = lambda text: console.print(text, highlight=False, soft_wrap=True)
     first, broken, test = told(board, manifest)
     headings, cells = rows(board)
-    table = Table(box=box.SIMPLE_HEAD, title="Validation, with intervals", title_justify="left")
-    for heading in headings:
-        table.add_column(heading, no_wrap=True, overflow="fold")
+    heading = "Cross-validation" if division.method == "cross" else "Validation"
+    plainly = [] if division.method == "time" else [division.sentence]
+    table = Table(box=box.SIMPLE_HEAD, title=f"{heading}, with intervals", title_justify="left")
+    for name in headings:
+        table.add_column(name, no_wrap=True, overflow="fold")
     for line in cells:
         table.add_row(*line, style="bold" if line[0] == board["champion"] else "")
     say(f"\n[bold]{first}[/]")
     console.print(table)
-    for sentence in [*broken, f"\n[bold]{board['why']}.[/]", test, "", *NEXT]:
+    for sentence in [*broken, f"\n[bold]{board['why']}.[/]", test, *plainly, "", *NEXT]:
         say(sentence)
 
 # %% ../../../notebooks/08_package/60_summary.ipynb #3b794a09

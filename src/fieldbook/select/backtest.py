@@ -17,6 +17,7 @@ from ..core.files import replace
 from ..core.interval import Evaluate, six_digits
 from ..core.section import section
 from ..core.strict import Strict
+from ..data.division import Split
 from ..evaluate.metrics import metrics_of
 from ..evaluate.scores import Scores
 from ..features.features import Features, read_features
@@ -30,9 +31,9 @@ __all__ = ['Backtest', 'backtest', 'by_month', 'main']
 
 # %% ../../../notebooks/07_select/25_backtest.ipynb #0f04edb6
 class Backtest(Strict):
-    """The day, `start`, before which the back-test trains, and from which on it tests."""
+    """The day, `start`, before which the back-test trains, and from which on it tests; or none: validation's first."""
 
-    start: date
+    start: date | None = None
 
 # %% ../../../notebooks/07_select/25_backtest.ipynb #95565a78
 def backtest(
@@ -86,10 +87,15 @@ def by_month(rows: pd.DataFrame, outputs: np.ndarray, task: Framing, settings: E
 
 # %% ../../../notebooks/07_select/25_backtest.ipynb #37ac228f
 def main() -> None:
-    """Stage `backtest`: the champion's recipe over the feature table -> data/backtest/backtest.csv."""
+    """Stage `backtest`: the champion's recipe over the feature table -> data/backtest/backtest.csv, or why not."""
+    split, folder = section("split", Split), Path("data/backtest")
+    if split.method != "time":
+        why = {"why": f"There is no back-test: it needs rows that are split by time. {split.sentence}"}
+        replace(folder / "none.json", json.dumps(why, indent=2) + "\n")
+        return
     choice = json.loads(Path("data/selection/champion/recipe.json").read_text())
     drawn = section("sample", Sample), section("seed", int)
     recipe = Recipe(choice["model"], choice["settings"], section("task", AnyFraming), *drawn)
-    groups, start = section("features", Features).groups, section("backtest", Backtest).start
+    groups, start = section("features", Features).groups, section("backtest", Backtest).start or split.validation
     table = backtest(recipe, *read_features(), groups, start, section("evaluate", Evaluate))
-    replace(Path("data/backtest/backtest.csv"), table.to_csv(index=False))
+    replace(folder / "backtest.csv", table.to_csv(index=False))
