@@ -83,6 +83,7 @@ SECTIONS: dict[str, Any] = {
 # What a file of conf/model/ may say beside what builds the model.
 BESIDE: dict[str, Any] = {
     "rows": "model.balance:Rows",
+    "small": "model.small:Smalls",
     "regressor": str | dict[str, Any],
     "interpretability": Literal[1, 2, 3, 4, 5],
 }

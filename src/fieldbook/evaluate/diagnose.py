@@ -176,7 +176,7 @@ def main(name: str) -> None:
     record = json.loads((Path("data/evaluation") / name / "checks.json").read_text())
     past = pd.read_parquet("data/features/features.parquet", columns=["label"], filters=[("split", "==", "train")])
     rivals = {"random guess": guess(past["label"].to_numpy(), len(case.label), task, study.seed)}
-    report = {"model": name, **diagnose(case, record, study, rivals, features.groups)}
+    report = {"model": name, **diagnose(case, record, study, rivals, features.columns)}
     text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
     files.replace(Path("data/diagnosis") / name / "report.json", text + "\n")
 
@@ -198,7 +198,7 @@ def bench(name: str, rows: int = 100_000) -> float:
     measured = time.perf_counter()
     record = checks(case, scores.outputs, study.checks, study.sure, features.request, study.seed)
     rivals = {"random guess": guess(case.label, len(table), task, study.seed)}
-    diagnose(case, record, study, rivals, features.groups)
+    diagnose(case, record, study, rivals, features.columns)
     took = time.perf_counter() - began
     print(f"{name}, {len(table):,} rows x {len(names)} columns: metrics {measured - began:.1f} s,", end=" ")
     print(f"diagnosis {took - measured + began:.1f} s; both used {time.process_time() - busy:.1f} s of a processor")

@@ -16,7 +16,7 @@ from .. import FieldbookError
 from ..core.files import replace
 from ..core.section import section
 from ..core.strict import Strict
-from .derive import Derived, derive
+from .derive import Derived, columns_of, derive
 from .request import frame_arrays
 from ..scope.column import Column
 from ..scope.problem import Problem, build_problem
@@ -35,16 +35,27 @@ KEYS = ["example_id", "as_of", "label", "label_time", "cluster", "split"]  # wha
 
 # %% ../../../notebooks/03_features/40_features.ipynb #ca8b1729
 class Features(Strict):
-    """The fields of a request, what rules derive, and the features in groups that are kept or dropped together."""
+    """The fields of a request, what rules derive, and the features in groups that are kept or dropped together.
+
+    In a group, the name of a text's words stands for all of its columns.
+    """
 
     request: dict[str, Column]
     derive: dict[str, Derived] = {}
     groups: dict[str, list[str]]
 
     @property
+    def columns(self) -> dict[str, list[str]]:
+        """The features of each group, one by one."""
+        return {
+            group: [column for name in names for column in columns_of(name, self.derive.get(name))]
+            for group, names in self.groups.items()
+        }
+
+    @property
     def names(self) -> list[str]:
         """Every feature, in the order of the groups."""
-        return [name for group in self.groups.values() for name in group]
+        return [name for group in self.columns.values() for name in group]
 
     @model_validator(mode="after")
     def _once(self) -> Features:
@@ -70,14 +81,15 @@ def kinds(columns: Mapping[str, np.ndarray], features: Features) -> tuple[list[s
     FieldbookError
         If a group names a feature that the problem does not compute.
     """
-    for group, names in features.groups.items():
+    for group, names in features.columns.items():
         for name in names:
             if name not in columns:
                 raise FieldbookError(
                     f"conf: features.groups.{group} names {name!r}; the problem computes {', '.join(columns)}"
                 )
-    numeric = [name for name in features.names if columns[name].dtype.kind == "f"]
-    return numeric, [name for name in features.names if name not in numeric]
+    names = features.names
+    numeric = [name for name in names if columns[name].dtype.kind == "f"]
+    return numeric, [name for name in names if columns[name].dtype.kind != "f"]
 
 # %% ../../../notebooks/03_features/40_features.ipynb #607662b6
 def matrices(columns: Mapping[str, np.ndarray], numeric: list[str], categorical: list[str]) -> dict[str, np.ndarray]:

@@ -61,6 +61,21 @@ def _constant(values: np.ndarray, columns: int) -> ModelProto:
         values=values[None],
     )
 
+# %% ../../../notebooks/05_model/45_graph.ipynb #930f12c8
+def _looked_up(rates: np.ndarray) -> ModelProto:
+    """Return a graph that gives the row of a table for each code; the first row is for -1."""
+    return _parse(
+        f"""table (float[rows, 1] X) => (float[rows, {rates.shape[1]}] outputs) {{
+            one = Constant<value_float: float = 1.0>()
+            place = Add(X, one)
+            code = Cast<to: int = {TensorProto.INT64}>(place)
+            axis = Constant<value_ints: ints = [1]>()
+            row = Squeeze(code, axis)
+            outputs = Gather<axis: int = 0>(rates, row)
+        }}""",
+        rates=rates,
+    )
+
 # %% ../../../notebooks/05_model/45_graph.ipynb #8890daab
 @graph.register
 def _(estimator: DummyClassifier, columns: int) -> ModelProto:
@@ -76,6 +91,10 @@ def _(estimator: DummyRegressor, columns: int) -> ModelProto:
 @graph.register(RuleRegressor)
 def _(estimator: Rule | RuleRegressor, columns: int) -> ModelProto:
     rates = estimator.rates_
+    if columns == 0:
+        return _constant(estimator.rates_[estimator._place(np.zeros((1, 0)))[0]], columns)
+    if estimator.threshold is None:
+        return _looked_up(rates)
     return _parse(
         f"""rule (float[rows, 1] X) => (float[rows, {rates.shape[1]}] outputs) {{
             reached = GreaterOrEqual(X, threshold)

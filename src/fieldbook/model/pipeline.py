@@ -6,20 +6,24 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
+from sklearn.model_selection import KFold
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler, TargetEncoder
 
 from .. import FieldbookError
 from ..features.features import usable
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 # %% auto #0
-__all__ = ['tabular']
+__all__ = ['MANY', 'tabular', 'crowded']
 
 # %% ../../../notebooks/05_model/20_pipeline.ipynb #bded221a
 def tabular(
@@ -31,6 +35,7 @@ def tabular(
     only: list[str] | None = None,
     multilabel: bool = False,
     most_values: int = 500,
+    many: list[str] | None = None,
 ) -> Pipeline:
     """Return a pipeline of preprocessing and estimator over the table of features.
 
@@ -40,10 +45,11 @@ def tabular(
     numeric, categorical : names of the features, in the order of the table's columns.
     numbers : `keep` passes numbers through, missing ones as NaN; `fill` puts the median there; `scale` does, too, and
         standardizes.
-    categories : how strings become numbers.
+    categories : how strings become numbers; `drop` leaves them out where numbers are left.
     only : use these features and no others.
     multilabel : fit an estimator for each label, unless this one takes several.
     most_values : `onehot` makes a column of each value; a feature with more values than this is refused.
+    many : categories of many values, each of which becomes the mean label of its value; `learn` finds them.
 
     Raises
     ------
@@ -53,6 +59,10 @@ def tabular(
     # positions, not names: the ONNX graph takes one matrix of numbers and one of strings
     chosen = _positions(numeric + categorical, only)
     words = [i for i in chosen if i >= len(numeric)]
+    crowded = [] if categories == "drop" else [i for i in words if (numeric + categorical)[i] in (many or ())]
+    words = [i for i in words if i not in crowded]
+    if categories == "drop" and len(words) == len(chosen):
+        categories = "ordinal"
     embeds = "embedded" in estimator.get_params()
     if embeds:
         estimator.set_params(embedded=len(words) if categories == "ordinal" else 0)
@@ -61,7 +71,8 @@ def tabular(
     useful = partial(usable, among=[i for i in chosen if i < len(numeric)])
     said = words if embeds else partial(usable, among=words, most_values=most)
     step, encoder = _steps(numbers, categories)
-    columns = ColumnTransformer([("numbers", step, useful), ("categories", encoder, said)])
+    means = [("many", _means(numbers, multilabel), crowded)] if crowded else []
+    columns = ColumnTransformer([("numbers", step, useful), *means, ("categories", encoder, said)])
     if multilabel and not getattr(estimator, "several", False):
         from sklearn.multioutput import MultiOutputClassifier
 
@@ -89,3 +100,21 @@ def _steps(numbers: str, categories: str) -> tuple[Pipeline | SimpleImputer | st
     if numbers not in steps or categories not in encoders:
         raise FieldbookError(f"model: numbers must be one of {list(steps)}, categories one of {list(encoders)}")
     return steps[numbers], encoders[categories]
+
+# %% ../../../notebooks/05_model/20_pipeline.ipynb #fe13dd5e
+MANY = 200  # values of a category, beyond which it becomes the mean label of its value
+
+# %% ../../../notebooks/05_model/20_pipeline.ipynb #169f9c94
+def crowded(table: pd.DataFrame, categorical: list[str], most: int = MANY) -> list[str]:
+    """Return the categories that have more than so many values in a table of training rows."""
+    return [name for name in categorical if table[name].nunique() > most]
+
+# %% ../../../notebooks/05_model/20_pipeline.ipynb #57cef6a2
+def _means(numbers: str, multilabel: bool) -> BaseEstimator:
+    """Return what makes numbers of a category of many values; with several labels there is no one mean."""
+    if multilabel:
+        return OneHotEncoder(
+            handle_unknown="infrequent_if_exist", max_categories=MANY // 2, sparse_output=False, dtype=np.float32
+        )
+    encoder = TargetEncoder(cv=KFold(5, shuffle=True, random_state=0))
+    return make_pipeline(encoder, StandardScaler()) if numbers == "scale" else encoder

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,9 @@ from ..core.section import SETTINGS, section
 from ..features.features import read_features
 from .balance import prepare, take_rows
 from .folded import Folded
+from .pipeline import crowded
 from .sample import Sample, draw
+from .small import STAGED, attempts, folds, loss, put, take_small
 from ..scope.framing import Framing
 from ..scope.framings import AnyFraming
 
@@ -27,13 +30,26 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 # %% auto #0
-__all__ = ['build_model', 'rating', 'fit', 'parts', 'predict', 'Recipe', 'learn', 'stand_ins', 'read_recipe', 'main']
+__all__ = ['NAMES', 'build_model', 'rating', 'fit', 'parts', 'predict', 'Recipe', 'settle', 'learn', 'stand_ins', 'read_recipe',
+           'main']
 
 # %% ../../../notebooks/05_model/40_train.ipynb #edf3788c
 def build_model(
-    name: str, settings: dict[str, Any], numeric: list[str], categorical: list[str], task: Framing
+    name: str,
+    settings: dict[str, Any],
+    numeric: list[str],
+    categorical: list[str],
+    task: Framing,
+    many: list[str] | None = None,
 ) -> Pipeline:
     """Build the pipeline that a file of `conf/model/` describes, for a framing.
+
+    Parameters
+    ----------
+    name, settings : of the model.
+    numeric, categorical : names of the features.
+    task : the framing.
+    many : categories of many values, told to what can be told of them unless the file says which they are.
 
     Raises
     ------
@@ -46,9 +62,13 @@ def build_model(
     if "_target_" not in settings:
         raise FieldbookError(f"conf: model.{name}: it has no _target_, which names what builds the model")
     chosen = _for_task(name, settings, task)
-    try:
-        return instantiate(chosen, numeric=numeric, categorical=categorical, _convert_="all")
-    except (HydraException, TypeError, ValueError) as error:
+    names = {"numeric": numeric, "categorical": categorical} | {key: chosen.pop(key) for key in NAMES if key in chosen}
+    try:  # names are data: one with ${ in it must not be taken for a reference
+        built = instantiate(chosen, _convert_="all", _partial_=True)
+        if many and "many" in signature(built.func).parameters:
+            names = {"many": many, **names}
+        return built(**names)
+    except (HydraException, FieldbookError, TypeError, ValueError) as error:
         cause = error.__cause__ or error
         raise FieldbookError(f"conf: model.{name}: {cause}") from None
 
@@ -56,7 +76,7 @@ def build_model(
 def _for_task(name: str, settings: dict[str, Any], task: Framing) -> dict[str, Any]:
     """Return the settings with the estimator that the framing needs, and without what is no part of the pipeline."""
     rating(name, settings)
-    chosen = {key: value for key, value in settings.items() if key not in ("regressor", "interpretability")}
+    chosen = {key: value for key, value in settings.items() if key not in ("regressor", "interpretability", "small")}
     if task.several:
         return {**chosen, "multilabel": True}
     if not task.value:
@@ -69,6 +89,9 @@ def _for_task(name: str, settings: dict[str, Any], task: Framing) -> dict[str, A
         )
     same = {**settings["estimator"], "_target_": regressor} if isinstance(regressor, str) else regressor
     return {**chosen, "estimator": same}
+
+# %% ../../../notebooks/05_model/40_train.ipynb #af5b4636
+NAMES = ("only", "many")  # settings of a model's file that are names of features
 
 # %% ../../../notebooks/05_model/40_train.ipynb #284992b5
 def rating(name: str, settings: dict[str, Any]) -> int | None:
@@ -133,8 +156,20 @@ def predict(model: Pipeline, rows: pd.DataFrame, task: Framing) -> np.ndarray:
         return np.asarray(model.predict(rows), dtype=float)[:, None]
     outputs = model.predict_proba(rows)
     if isinstance(outputs, list):  # an estimator for each label
-        return np.stack([each[:, 1] for each in outputs], axis=1).astype(float)
+        known = zip(outputs, model["estimator"].estimators_)
+        return np.stack([_aligned(each, one.classes_, 2)[:, 1] for each, one in known], axis=1).astype(float)
+    if not task.several:
+        outputs = _aligned(outputs, model.classes_, max(2, len(task.columns)))
     return np.asarray(outputs, dtype=float)[:, -len(task.columns) :]
+
+# %% ../../../notebooks/05_model/40_train.ipynb #2fb104fa
+def _aligned(outputs: np.ndarray, classes: np.ndarray, count: int) -> np.ndarray:
+    """Return probabilities of all classes, (rows, count), of those of the classes that the rows of training held."""
+    if len(classes) == count:
+        return outputs
+    full = np.zeros((len(outputs), count))
+    full[:, np.asarray(classes).astype(int)] = outputs
+    return full
 
 # %% ../../../notebooks/05_model/40_train.ipynb #795a5177
 @dataclass(frozen=True)
@@ -155,6 +190,55 @@ class Recipe:
     sample: Sample
     seed: int
 
+# %% ../../../notebooks/05_model/40_train.ipynb #99f7c235
+def settle(recipe: Recipe, table: pd.DataFrame, numeric: list[str], categorical: list[str]) -> Recipe:
+    """Return a recipe without `small`: with the settings that these training rows are few enough for.
+
+    Parameters
+    ----------
+    recipe : of the model; one that has no `small` comes back as it is.
+    table : training rows; where several settings are possible, they are told apart by folds of these.
+    numeric, categorical : names of the features.
+    """
+    small, others = take_small(recipe.name, recipe.settings)
+    rows = table[table["label"].notna()]
+    tried = attempts(small, len(rows))
+    plain, value = replace(recipe, settings=others), recipe.task.value
+    if not tried:
+        return plain
+    made = [replace(plain, settings=put(recipe.name, others, one | _last(one), value)) for one in tried]
+    if len(tried) == 1 and not _last(tried[0]):
+        return made[0]
+    losses: dict[tuple[int, int], float] = {}
+    for past, ahead in folds(rows["cluster"].to_numpy(), len(recipe.task.columns), recipe.seed):
+        for place, (one, settled) in enumerate(zip(tried, made)):
+            held, model = rows.iloc[ahead], learn(settled, rows.iloc[past], numeric, categorical)
+            for stop, outputs in _on_the_way(model, held[numeric + categorical], recipe.task, one.get(STAGED)).items():
+                so_far = losses.get((place, stop), 0.0)
+                losses[place, stop] = so_far + loss(outputs, held["label"].to_numpy(), recipe.task)
+    place, stop = min(losses, key=losses.get)
+    best = tried[place] | ({STAGED: stop} if _last(tried[place]) else {})
+    print(f"train: {recipe.name}: of {len(losses)} settings for so few rows, the best by folds of training: {best}")
+    return replace(plain, settings=put(recipe.name, others, best, value))
+
+# %% ../../../notebooks/05_model/40_train.ipynb #b70cc02b
+def _last(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the largest number of boosted trees, if there are several to be tried."""
+    return {STAGED: max(settings[STAGED])} if isinstance(settings.get(STAGED), list) else {}
+
+# %% ../../../notebooks/05_model/40_train.ipynb #aa1f14d7
+def _on_the_way(model: Pipeline, rows: pd.DataFrame, task: Framing, stops: Any) -> dict[int, np.ndarray]:
+    """Return the outputs at each of these numbers of boosted trees; by 0 those of the whole model if it has no such."""
+    stages = getattr(model["estimator"], "staged_predict" if task.value else "staged_predict_proba", None)
+    if not isinstance(stops, list) or stages is None:
+        return {max(stops) if isinstance(stops, list) else 0: predict(model, rows, task)}
+    count, seen = max(2, len(task.columns)), {}
+    for done, outputs in enumerate(stages(model[:-1].transform(rows)), 1):
+        if done in stops:
+            outputs = outputs[:, None] if task.value else _aligned(outputs, model.classes_, count)
+            seen[done] = outputs[:, -len(task.columns) :]
+    return seen
+
 # %% ../../../notebooks/05_model/40_train.ipynb #4244bcfc
 def learn(recipe: Recipe, table: pd.DataFrame, numeric: list[str], categorical: list[str]) -> Pipeline:
     """Build the model of a recipe and fit it to the training rows that recipe and file ask for.
@@ -165,10 +249,11 @@ def learn(recipe: Recipe, table: pd.DataFrame, numeric: list[str], categorical: 
     table : training rows, and no others: what is drawn, repeated and weighed is done to them here.
     numeric, categorical : names of the features.
     """
+    recipe = settle(recipe, table, numeric, categorical)
     name, task = recipe.name, recipe.task
     balance, others = take_rows(name, recipe.settings)
-    model = build_model(name, others, numeric, categorical, task)
     drawn = draw(table[table["label"].notna()], recipe.sample, recipe.seed)
+    model = build_model(name, others, numeric, categorical, task, crowded(drawn, categorical))
     rows = prepare(drawn, balance, task.kind, recipe.seed)
     fit(name, model, rows, numeric + categorical, task)
     if balance.resample != "none" or balance.weights != "none":

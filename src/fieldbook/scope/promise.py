@@ -108,7 +108,7 @@ class Combine(Strict):
 
 # %% ../../../notebooks/01_scope/50_promise.ipynb #543f6600
 class Heuristic(Strict):
-    """What people go by without a model: one number, and from where on it tells; see `conf/model/heuristic.yaml`."""
+    """What people go by without a model: one column, and of a number from where on it tells; see the model's file."""
 
     column: str
-    threshold: float
+    threshold: float | None

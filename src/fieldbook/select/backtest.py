@@ -96,6 +96,6 @@ def main() -> None:
     choice = json.loads(Path("data/selection/champion/recipe.json").read_text())
     drawn = section("sample", Sample), section("seed", int)
     recipe = Recipe(choice["model"], choice["settings"], section("task", AnyFraming), *drawn)
-    groups, start = section("features", Features).groups, section("backtest", Backtest).start or split.validation
+    groups, start = section("features", Features).columns, section("backtest", Backtest).start or split.validation
     table = backtest(recipe, *read_features(), groups, start, section("evaluate", Evaluate))
     replace(folder / "backtest.csv", table.to_csv(index=False))
