@@ -6,7 +6,7 @@ Modules are imported only when their command runs: a stage that needs no torch d
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -68,20 +68,79 @@ def export() -> None:
     at("core.export:main")()
 
 
+def option(text: str, *names: str) -> Any:
+    """Return an option with its help."""
+    return typer.Option(*names, help=text)
+
+
 @app.command()
 def adopt(
-    file: Annotated[str, typer.Argument(help="a CSV or Parquet file, best in data/sources/")],
-    target: Annotated[str, typer.Option(help="the column to be predicted")],
-    name: Annotated[str | None, typer.Option(help="of the problem; the file's if not given")] = None,
-    as_of: Annotated[str | None, typer.Option(help="the column with the time of the prediction")] = None,
-    kind: Annotated[str | None, typer.Option(help="binary, multiclass or regression, if not by the column")] = None,
-    positive: Annotated[str | None, typer.Option(help="binary: the value for which the answer is yes")] = None,
-    key: Annotated[list[str] | None, typer.Option(help="a column that names a row; may be given again")] = None,
-    drop: Annotated[list[str] | None, typer.Option(help="a column that is not to be used; may be given again")] = None,
-    force: Annotated[bool, typer.Option("--force", help="replace the file in conf/problem/")] = False,
+    source: Annotated[str, typer.Argument(help="a file, a folder of files, or the address of a database")],
+    target: Annotated[
+        list[str] | None, option("the column to be predicted; several of 0 and 1: several events")
+    ] = None,
+    name: Annotated[str | None, option("of the problem; the source's if not given")] = None,
+    as_of: Annotated[str | None, option("the column with the time of the prediction, or none")] = None,
+    kind: Annotated[str | None, option("binary, multiclass or regression, if not by the column")] = None,
+    positive: Annotated[str | None, option("binary: the value for which the answer is yes")] = None,
+    key: Annotated[list[str] | None, option("a column that names a row; may be given again")] = None,
+    cluster: Annotated[str | None, option("the column that says who or what a row is about")] = None,
+    drop: Annotated[list[str] | None, option("a column that is not to be used; may be given again")] = None,
+    keep: Annotated[list[str] | None, option("a column that is used all the same; may be given again")] = None,
+    cost: Annotated[list[str] | None, option("missed=10 and false_alarm=1, or under=2 and over=1")] = None,
+    unit: Annotated[str, option("of the costs")] = "cost",
+    compare: Annotated[str | None, option("a column whose groups shall fare alike")] = None,
+    times: Annotated[
+        list[str] | None, option("COLUMN=FORMAT of times, as in placed=%d/%m/%Y; may be given again")
+    ] = None,
+    words: Annotated[list[str] | None, option("a column that stays text; may be given again")] = None,
+    missing: Annotated[list[str] | None, option("COLUMN=WORD that means nothing is known; may be given again")] = None,
+    encoding: Annotated[str | None, option("of a text file, as in cp1252")] = None,
+    delimiter: Annotated[str | None, option("between the fields of a text file")] = None,
+    decimal: Annotated[str | None, option("the sign before a number's decimals")] = None,
+    sheet: Annotated[str | None, option("of a workbook")] = None,
+    table: Annotated[str | None, option("of a database")] = None,
+    query: Annotated[str | None, option("of a database, instead of a table")] = None,
+    yes: Annotated[bool, option("take what is proposed; ask nothing", "--yes", "-y")] = False,
+    force: Annotated[bool, option("make a problem again; what you changed in its file stays", "--force")] = False,
 ) -> None:
-    """Make a problem of a table of your own: FILE -> conf/problem/NAME.yaml."""
-    at("problems.adopt:main")(file, target, name, as_of, kind, positive, key, drop, force)
+    """Make a problem of a table of your own: SOURCE -> data/sources/, conf/problem/NAME.yaml."""
+    given = {"encoding": encoding, "delimiter": delimiter, "decimal": decimal, "sheet": sheet, "words": words}
+    given |= {"times": dict(pairs("times", times)), "missing": grouped(pairs("missing", missing))}
+    place = at("problems.adopt:Source")(source, table, query, {name: value for name, value in given.items() if value})
+    wish = at("problems.plan:Wish")(
+        target or [], as_of, kind, positive, key or [], cluster, drop or [], keep or [], prices(cost), unit, compare
+    )
+    terminal = sys.stdin.isatty() and sys.stdout.isatty() and not yes
+    if not (terminal or yes or target):
+        raise FieldbookError("adopt: say --target COLUMN, or --yes to take what is proposed")
+    at("problems.adopt:main")(place, wish, name, force, prompt if terminal else None)
+
+
+def prompt(question: str, hint: str, proposed: str) -> str:
+    """Ask a person on the terminal; an empty answer takes what is proposed."""
+    return typer.prompt(f"{question} ({hint})", default=proposed, show_default=bool(proposed))
+
+
+def pairs(option: str, given: list[str] | None) -> list[tuple[str, str]]:
+    """Return NAME=VALUE options as pairs."""
+    wrong = next((one for one in given or [] if "=" not in one), None)
+    if wrong is not None:
+        raise FieldbookError(f"--{option} {wrong}: write it as NAME=VALUE")
+    return [(name.strip(), value) for name, _, value in (one.rpartition("=") for one in given or [])]
+
+
+def grouped(given: list[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return the values of each name."""
+    return {name: [value for other, value in given if other == name] for name, _ in given}
+
+
+def prices(given: list[str] | None) -> dict[str, float]:
+    """Return costs by name."""
+    try:
+        return {name: float(value) for name, value in pairs("cost", given)}
+    except ValueError:
+        raise FieldbookError(f"--cost {' '.join(given or [])}: a cost is a number") from None
 
 
 @app.command()

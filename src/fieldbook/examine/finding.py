@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,7 @@ class Leakage(Strict):
     instants : how many times the future is removed.
     near : how much nearer than its tenth neighbour a near-duplicate is.
     group : a feature, or a column of the examples, whose values must not be on both sides of the split.
+    tell : checks that do not stop the run: what they find may be honest, and is told.
     alone, together, collapse : limits from 0 to 1, on the share of the target (2 AUC - 1, or R²).
     future, duplicates, groups : limits from 0 to 1, on the share of examples.
     fitted : limit in orders of magnitude.
@@ -46,6 +47,7 @@ class Leakage(Strict):
     instants: int = Field(2, ge=1)
     near: float = Field(0.01, gt=0, lt=1)
     group: str | None = None
+    tell: list[Literal["alone", "together"]] = []
     alone: float = Field(ge=0, le=1)
     together: float = Field(ge=0, le=1)
     future: float = Field(ge=0, le=1)
