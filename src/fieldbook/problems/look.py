@@ -174,7 +174,9 @@ def _span(known: pd.Series, kind: str) -> str:
         top = known.astype(str).value_counts().head(3)
         return ", ".join(f"{word[:20]} {count / len(known):.0%}" for word, count in top.items())
     low, high = known.min(), known.max()
-    return f"{low:%Y-%m-%d} to {high:%Y-%m-%d}" if kind == "datetime" else f"{low:,.6g} to {high:,.6g}"
+    if kind == "datetime":
+        return f"{low:%Y-%m-%d} to {high:%Y-%m-%d}"
+    return f"{low:d} to {high:d}" if kind == "int" else f"{low:.6g} to {high:.6g}"
 
 # %% ../../../notebooks/problems/look.ipynb #7ad70b0d
 def contract(table: pd.DataFrame) -> dict[str, dict[str, object]]:
