@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,7 +39,7 @@ class Fetched(NamedTuple):
 
 # %% ../../../notebooks/problems/fetch.ipynb #2a24bbf7
 def fetch(
-    source: str, folder: Path = SOURCES, table: str | None = None, query: str | None = None, name: str | None = None, force: bool = False
+    source: str, folder: Path = SOURCES, table: str | None = None, query: str | None = None, name: str | None = None, force: bool = False, drop: Sequence[str] = ()
 ) -> Fetched:
     """Bring a source into the project, unless it is there: a file or folder as it is, rows of a database as Parquet.
 
@@ -49,6 +50,7 @@ def fetch(
     table, query : of a database; see `table_of`.
     name : of the file for a database's rows, without a suffix; the table's, or the database's, if not given.
     force : whether something else of the same name may be replaced.
+    drop : columns of a database that are not read.
 
     Raises
     ------
@@ -59,7 +61,7 @@ def fetch(
     if not is_database(source) and not path.exists():
         raise FieldbookError(f"there is no file or folder {source}; say where it is")
     if is_database(source) or path.is_file() and is_sqlite(path):
-        return _snapshot(source, folder, table, query, name, force)
+        return _snapshot(source, folder, table, query, name, force, drop)
     if table or query:
         raise FieldbookError(f"{source} is no database: --table and --query are for one")
     if is_inside(source, folder):
@@ -93,9 +95,9 @@ def _free(target: Path, source: str, force: bool) -> None:
         raise FieldbookError(f"{target} is there and holds something else than {public(source)}: rename one of them, or --force to replace it")
 
 # %% ../../../notebooks/problems/fetch.ipynb #033dc47d
-def _snapshot(source: str, folder: Path, table: str | None, query: str | None, name: str | None, force: bool) -> Fetched:
+def _snapshot(source: str, folder: Path, table: str | None, query: str | None, name: str | None, force: bool, drop: Sequence[str]) -> Fetched:
     """Write the rows of a database to a Parquet file."""
-    rows = table_of(source, table, query)
+    rows = table_of(source, table, query, drop)
     if rows.empty:
         raise FieldbookError(f"{public(source)}: {table or 'the query' if query else 'the table'} has no rows")
     mixed = [column for column in rows if rows[column].dtype == object]

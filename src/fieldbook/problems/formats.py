@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ['arrow', 'frame_of', 'whole', 'values_of', 'from_json', 'rows_in', 'flattened', 'sheets', 'excel', 'filled', 'cell_of']
 
 # %% ../../../notebooks/problems/formats.ipynb #724d6d06
-def arrow(data: bytes, kind: str, where: str) -> pd.DataFrame:
+def arrow(data: bytes, kind: str, drop: list[str], where: str) -> pd.DataFrame:
     """Return the columns of a Parquet or Feather file; an index that has a name is a column.
 
     Raises
@@ -39,7 +39,7 @@ def arrow(data: bytes, kind: str, where: str) -> pd.DataFrame:
         table = (pa.parquet.read_table if kind == "parquet" else pa.feather.read_table)(pa.BufferReader(data))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise FieldbookError(f"{where} cannot be read: {str(error)[:200]}") from None
-    return frame_of(table, where)
+    return frame_of(table.select([place for place, name in enumerate(tidy(table.column_names)) if name not in drop]), where)
 
 # %% ../../../notebooks/problems/formats.ipynb #c1dab2ce
 def frame_of(table: pa.Table, where: str) -> pd.DataFrame:
@@ -56,7 +56,7 @@ def frame_of(table: pa.Table, where: str) -> pd.DataFrame:
             what = "lists" if types.is_list(kind) or types.is_large_list(kind) else f"values of type {kind}"
             raise FieldbookError(
                 f"{where}: column {name!r} holds {what}, and a column must hold single values: "
-                "drop it with `read.drop`, or make a column of each part, or a count, before"
+                f"leave it out (--drop {name!r}, `read.drop`), or make a column of each part, or a count, before"
             )
         if field.name.startswith("__index_level_"):
             continue
@@ -101,7 +101,7 @@ def values_of(values: list[Any]) -> pd.Series:
     return pd.Series(values, dtype="bool" if kinds == {bool} and None not in values else object)
 
 # %% ../../../notebooks/problems/formats.ipynb #86df8cc1
-def from_json(text: str, records: str | None, lines: bool, where: str) -> pd.DataFrame:
+def from_json(text: str, reading: Reading, lines: bool, where: str) -> pd.DataFrame:
     """Return the columns of JSON: a list of objects, an object of columns, or an object a line.
 
     An object inside a row becomes columns with dotted names, one level deep.
@@ -113,11 +113,11 @@ def from_json(text: str, records: str | None, lines: bool, where: str) -> pd.Dat
     """
     import pandas as pd
 
-    rows = _by_line(text, where) if lines else rows_in(_loaded(text, where), records, where)
+    rows = _by_line(text, where) if lines else rows_in(_loaded(text, where), reading.records, where)
     if not rows:
         raise FieldbookError(f"{where} has no rows")
     flat = [flattened(row) for row in rows]
-    names = list(dict.fromkeys(name for row in flat for name in row))
+    names = [name for name in dict.fromkeys(name for row in flat for name in row) if name not in reading.drop]
     columns = {name: [row.get(name) for row in flat] for name in names}
     for name, values in columns.items():
         held = next((value for value in values if isinstance(value, list | dict)), None)
@@ -125,7 +125,7 @@ def from_json(text: str, records: str | None, lines: bool, where: str) -> pd.Dat
             what = "lists" if isinstance(held, list) else "objects inside objects"
             raise FieldbookError(
                 f"{where}: column {name!r} holds {what} ({json.dumps(held)[:60]}), and a column must hold single values: "
-                "make a column of each part, or a count, or leave it out of the file"
+                f"leave it out (--drop {name!r}, `read.drop`), or make a column of each part, or a count, before"
             )
     return pd.DataFrame({name: values_of(values) for name, values in zip(once(tidy(names), where), columns.values())})
 
@@ -219,9 +219,11 @@ def excel(data: bytes, reading: Reading, where: str) -> pd.DataFrame:
     if not body:
         raise FieldbookError(f"{where} has no rows")
     width = max(place for row in body for place, cell in enumerate(row, 1) if filled(cell))
-    named = [place for place in range(max(width, len(header))) if any(filled(row[place]) for row in body if place < len(row)) or (place < len(header) and filled(header[place]))]
-    names = once(tidy(header[place] if place < len(header) else None for place in range(max(named) + 1)), where)
-    cells = {names[place]: [cell_of(row[place]) if place < len(row) else None for row in body] for place in named}
+    header = [*header, *[None] * width][: max(width, len(header))]
+    body = [[*row, *[None] * len(header)] for row in body]
+    used = [place for place, name in enumerate(header) if filled(name) or any(filled(row[place]) for row in body)]
+    names = tidy(header)
+    cells = {name: [cell_of(row[place]) for row in body] for place, name in zip(used, once([names[place] for place in used], where))}
     return pd.DataFrame({name: _dated(values) for name, values in cells.items()}, copy=False)
 
 # %% ../../../notebooks/problems/formats.ipynb #8c2db809

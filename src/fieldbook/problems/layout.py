@@ -93,7 +93,7 @@ def is_data(first: list[str], below: list[list[str]]) -> bool:
 
 # %% ../../../notebooks/problems/layout.ipynb #ac939200
 class Top(NamedTuple):
-    """The header: its names, how many lines stand above it, and whether the rows have one empty field more."""
+    """The header: its names as they stand, how many lines stand above it, and whether the rows have one empty field more."""
 
     names: list[str]
     skip: int
@@ -116,7 +116,7 @@ def top(rows: list[Record], width: int, where: str) -> Top:
         filled = sum(map(bool, fields))
         later = [record.fields for record in rows[place + 1 :] if len(record.fields) == width][:50]
         if ends and len(fields) == width - 1 and later and filled >= width - 2:
-            return Top(tidy(fields), line - 1, True, False)
+            return Top(fields, line - 1, True, False)
         if len(fields) == width and (filled > width / 2 or filled >= width - 1):
             remark = fields[0].startswith("#") and later and not is_data(later[0], later[1:])
             if remark:
@@ -125,7 +125,7 @@ def top(rows: list[Record], width: int, where: str) -> Top:
             if above and without and len(above.fields) == width - 1 > 1:
                 told = uneven(fields, width - 1, ",")
                 raise FieldbookError(f"{where}, line {line}: {told.partition(';')[0]}; name all columns in line {above.line}")
-            return Top([f"column_{n}" for n in range(1, width + 1)] if without else tidy(fields), line - 1, False, without)
+            return Top([f"column_{n}" for n in range(1, width + 1)] if without else fields, line - 1, False, without)
         above = Record(line, fields)
     raise FieldbookError(f"{where}: no row with the names of the columns is found; count the lines above it in `read.skip`")
 
@@ -189,18 +189,19 @@ def layout(text: str, encoding: str, where: str) -> Layout:
     body = records(text, base.model_copy(update={"skip": int(bool(said))}), where)
     first: list[Record] = []
     last: deque[Record] = deque(maxlen=60)
-    blanks = 0
+    sign, blanks = re.escape(way.delimiter), 0
+    loose = re.search(rf'(?m)(?:^|{sign})"? | "?(?:{sign}|$)', text) is not None
     for record in body:
         if len(first) < SAMPLE:
             first.append(record)
         last.append(record)
-        blanks += any(field[:1] == " " or field[-1:] == " " for field in record.fields)
+        blanks += loose and any(field[:1] == " " or field[-1:] == " " for field in record.fields)
     at = top(first, way.width, where)
     tail = notes([record for record in last if record.line > at.skip + (not at.without)], way.width)
-    return _told(base, at, tail, blanks, lines)
+    return _told(base, at, tail, blanks, lines, first)
 
 # %% ../../../notebooks/problems/layout.ipynb #ad6f9393
-def _told(base: Dialect, at: Top, tail: list[Record], blanks: int, lines: list[str]) -> Layout:
+def _told(base: Dialect, at: Top, tail: list[Record], blanks: int, lines: list[str], first: list[Record]) -> Layout:
     """Return the dialect with header and notes, and the sentences about them."""
     sentences = []
     if at.skip:
@@ -209,9 +210,16 @@ def _told(base: Dialect, at: Top, tail: list[Record], blanks: int, lines: list[s
     if at.trailing:
         sentences.append("each row ends in a delimiter that the header has not: the empty last field is dropped")
     if at.without:
-        sentences.append(f"no header: the first row looks like the others, so the columns are {', '.join(at.names[:3])} ..")
-    doubled = sorted({name for name in at.names if at.names.count(name) > 1})
-    names = distinct(at.names)
+        sentences.append(f"no header: the first row looks like the others, so the columns are called {', '.join(at.names[:3])} ..")
+    tidied = tidy(at.names)
+    doubled = sorted({name for name in tidied if tidied.count(name) > 1})
+    names = distinct(tidied)
+    for place, name in enumerate(at.names):
+        if not name.strip():
+            held = any(place < len(record.fields) and record.fields[place] for record in first if record.line > at.skip + 1)
+            sentences.append(f"column {place + 1} has no name: it is {f'called {names[place]}' if held else 'dropped, if all of it is empty'}")
+    if any(name != name.strip() for name in at.names):
+        sentences.append("blanks around names in the header are no part of them")
     if doubled:
         sentences.append(f"the header names {', '.join(map(repr, doubled))} more than once: the later ones get a number")
     if tail:

@@ -55,12 +55,19 @@ def pattern(signs: Signs) -> str:
     point = re.escape(signs.decimal)
     return rf"[-+{MINUS}]?(?:{whole}(?:{point}\d*)?|{point}\d+)(?:[eE][-+]?\d+)?"
 
+# %% ../../../notebooks/problems/number.ipynb #e0052bcf
+def _bare(values: pd.Series, sign: str) -> pd.Series:
+    """Return fields without blanks around and without a currency or unit."""
+    values = values.str.strip()
+    if not sign:
+        return values
+    values = values.str.replace(sign, "", regex=False).str.strip()
+    return values.str.replace(r"^([-+])\s+", r"\1", regex=True)
+
 # %% ../../../notebooks/problems/number.ipynb #472f8ad8
 def plain(values: pd.Series, signs: Signs, sign: str = "") -> pd.Series:
     """Return fields as Python writes numbers: without a currency or unit, thousands signs and blanks around."""
-    values = values.str.strip()
-    if sign:
-        values = values.str.replace(sign, "", regex=False).str.strip().str.replace(r"^([-+])\s+", r"\1", regex=True)
+    values = _bare(values, sign)
     if signs.thousands:
         same = next((same for same in (BLANKS, APOSTROPHES) if signs.thousands in same), signs.thousands)
         values = values.str.replace(f"[{re.escape(same)}]", "", regex=True)
@@ -71,10 +78,7 @@ def plain(values: pd.Series, signs: Signs, sign: str = "") -> pd.Series:
 # %% ../../../notebooks/problems/number.ipynb #eb5b2089
 def fits(values: pd.Series, signs: Signs, sign: str = "") -> pd.Series:
     """Return, for each field, whether it is a number; missing ones are none."""
-    values = values.str.strip()
-    if sign:
-        values = values.str.replace(sign, "", regex=False).str.strip().str.replace(r"^([-+])\s+", r"\1", regex=True)
-    return values.str.fullmatch(pattern(signs)).fillna(False).astype(bool)
+    return _bare(values, sign).str.fullmatch(pattern(signs)).fillna(False).astype(bool)
 
 # %% ../../../notebooks/problems/number.ipynb #2760d23a
 def why_words(values: pd.Series) -> str:
@@ -112,9 +116,15 @@ def numbers(values: pd.Series) -> pd.Series:
 CURRENCIES = "%|‰|€|\\$|£|¥|₹|₽|₩|₺|₴|zł|Kč|kr\\.?|Ft|lei|EUR|USD|US\\$|GBP|CHF|JPY|CNY|INR|PLN|CZK|SEK|NOK|DKK|AUD|CAD|BRL|R\\$"
 UNITS = "kg|g|mg|t|lbs?|oz|km/h|mph|km|cm|mm|m|mi|ft|in|m²|m2|sqft|l|L|ml|°C|°F|°|K|h|min|s|ms|kWh|kW|W|V|A|kB|MB|GB|Hz|kHz|MHz|GHz|hp|bhp|cc|CC"
 
+# %% ../../../notebooks/problems/number.ipynb #1a6b4fba
+def _some(values: pd.Series) -> pd.Series:
+    """Return some 500 values, from all over a column."""
+    return values.iloc[:: max(1, len(values) // 500)]
+
 # %% ../../../notebooks/problems/number.ipynb #b75eae56
 def sign_of(values: pd.Series) -> str:
     """Return the currency, per cent sign or unit that stands at most numbers of a column; nothing if there is none."""
+    values = _some(values)  # what the others hold is seen when all are read as numbers
     number = rf"[-+{MINUS}]?\s?[\d.,][\d.,'’{BLANKS}]*"
     before = values.str.extract(rf"^[-+{MINUS}]?\s?({CURRENCIES})\s?{number}$", expand=False)
     after = values.str.extract(rf"^{number}\s?({CURRENCIES}|{UNITS})$", expand=False)
@@ -153,7 +163,7 @@ def decide(columns: list[pd.Series], delimiter: str) -> Decided:
     delimiter : between the fields: a comma there makes a decimal comma less likely.
     """
     both = rf"[-+{MINUS}]?[\d.,'’{BLANKS}]*\d[\d.,]*(?:[eE][-+]?\d+)?"
-    asked = [values[values.str.contains(rf"[.,'’{BLANKS}]")] for values in columns if values.str.fullmatch(both).mean() > 0.8]
+    asked = [values[values.str.contains(rf"[.,'’{BLANKS}]")] for values in columns if _some(values).str.fullmatch(both).mean() > 0.8]
     votes: dict[Signs, int] = {}
     example: dict[str, str] = {}
     for values in asked:

@@ -93,7 +93,7 @@ def raw(source: str, reading: Reading) -> pd.DataFrame:
     from fieldbook.problems.database import is_database, table_of
 
     if is_database(source):
-        return table_of(source, reading.table, reading.query)
+        return table_of(source, reading.table, reading.query, reading.drop)
     path = Path(source)
     if path.is_dir():
         return _together({str(file): raw(str(file), reading) for file in members(path)})
@@ -112,12 +112,12 @@ def one_file(path: Path, reading: Reading) -> pd.DataFrame:
     if kind == "csv":
         return columns_of(decoded(data, reading.encoding, str(path)), with_delimiter(reading, name), str(path))
     if kind == "sqlite":
-        return table_of(str(path), reading.table, reading.query)
+        return table_of(str(path), reading.table, reading.query, reading.drop)
     if kind in ("parquet", "feather"):
-        return formats.arrow(data, kind, str(path))
+        return formats.arrow(data, kind, reading.drop, str(path))
     if kind == "excel":
         return formats.excel(data, reading, str(path))
-    return formats.from_json(decoded(data, reading.encoding, str(path)), reading.records, kind == "jsonl", str(path))
+    return formats.from_json(decoded(data, reading.encoding, str(path)), reading, kind == "jsonl", str(path))
 
 # %% ../../../notebooks/problems/reading.ipynb #4db0b01f
 def with_delimiter(reading: Reading, name: str) -> Dialect:
@@ -176,8 +176,8 @@ def read(source: str, reading: Reading | None = None) -> pd.DataFrame:
     table = raw(source, reading)
     if table.empty:
         raise FieldbookError(f"problem.source: {source} has no rows")
-    for setting in ("words", "drop", "times", "signs"):
+    for setting in ("words", "times", "signs"):
         unknown = [name for name in getattr(reading, setting) if name not in table]
         if unknown:
             raise FieldbookError(f"problem.read.{setting}: there is no column {unknown[0]!r} in {source}")
-    return converted(table.drop(columns=reading.drop), reading).reset_index(drop=True)
+    return converted(table.drop(columns=reading.drop, errors="ignore"), reading).reset_index(drop=True)

@@ -151,7 +151,7 @@ def note_numbers(name: str, text: pd.Series, notes: Notes) -> None:
     sign = notes.settings.get("signs", {}).get(name) or (sign_of(rest) if len(rest) else "")
     fit = fits(rest, signs, sign)
     if rest.empty or fit.mean() < 0.8:
-        if gap.any() and len(rest):
+        if gap.any():
             held = text[gap].value_counts()
             notes.say(name, f"{held.index[0]!r} in {count(int(held.iloc[0]), 'row')} stays a word; if it means that nothing is known, say so in `missing`")
         return
