@@ -71,7 +71,8 @@ def table_of(source: str, table: str | None, query: str | None, drop: Sequence[s
         engine = create_engine(url)
         with engine.connect() as connection:
             statement = query or f"SELECT * FROM {_named(connection, table or _only(connection, where))}"
-            result = connection.exec_driver_sql(statement)
+            plain = connection.execution_options(no_parameters=True)  # a % in a query is no place for a parameter
+            result = plain.exec_driver_sql(statement)
             return _frame(list(result.keys()), [tuple(row) for row in result.fetchall()], drop, where)
     except (ImportError, exc.NoSuchModuleError) as error:
         raise FieldbookError(f"{where}: {_driver(error, url)}") from None
