@@ -58,7 +58,20 @@ def postgres() -> Iterator[str]:
         call(f"{folder}/initdb", "-D", f"{home}/data", "-U", "owner", "-A", "scram-sha-256", "--no-locale", "-E", "UTF8", "-N",
              "--auth-local=trust", f"--pwfile={home}/owner")  # fmt: skip
         call(f"{folder}/pg_ctl", "-D", f"{home}/data", "-o", options, "-l", f"{home}/log", "-w", "start")
-        call(f"{folder}/psql", "-q", "-h", str(home), "-p", str(port), "-U", "owner", "-v", "ON_ERROR_STOP=1", "postgres", given=SETUP)
+        call(
+            f"{folder}/psql",
+            "-q",
+            "-h",
+            str(home),
+            "-p",
+            str(port),
+            "-U",
+            "owner",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "postgres",
+            given=SETUP,
+        )
         yield f"postgresql://ann:{SECRET.replace('@', '%40').replace(':', '%3A')}@127.0.0.1:{port}/postgres"
     finally:
         if (home / "data/postmaster.pid").exists():
@@ -81,7 +94,9 @@ def test_a_table_of_postgres_becomes_a_snapshot(postgres: str, tmp_path: Path) -
 
 
 @pytest.mark.slow  # PostgreSQL takes seconds to set up
-def test_a_query_and_a_password_from_the_environment(postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_query_and_a_password_from_the_environment(
+    postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before, _, after = postgres.partition("ann:")
     monkeypatch.setenv("SHOP_PASSWORD", after.partition("@")[0])
     source = f"{before}ann:${{SHOP_PASSWORD}}@{after.partition('@')[2]}"
@@ -142,7 +157,9 @@ def test_a_table_of_sqlite(shop: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["file", "folder", "link"])
-def test_what_lies_outside_is_copied_into_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+def test_what_lies_outside_is_copied_into_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
     project, outside = tmp_path / "project", tmp_path / "outside"
     for folder in (project, outside / "months"):
         folder.mkdir(parents=True)

@@ -102,7 +102,13 @@ def test_the_same_rows_in_many_forms(tmp_path: Path, form: str) -> None:
 
 
 SAID = {  # and what must be said of it
-    "semicolon, decimal comma, cp1252": ["semicolon", "decimal comma", "cp1252", "'Möbel'", "day/month/year hour:minute"],
+    "semicolon, decimal comma, cp1252": [
+        "semicolon",
+        "decimal comma",
+        "cp1252",
+        "'Möbel'",
+        "day/month/year hour:minute",
+    ],
     "UTF-16": ["UTF-16", "BOM"],
     "title above": ["3 lines above the header", "Orders of 2024"],
     "total below": ["1 row below the table", "Total"],
@@ -140,7 +146,10 @@ def typed(folder: Path, kind: str) -> Path:
     """Write the rows in a format that has types."""
     rows, path = frame(), folder / kind
     records = json.loads(rows.to_json(orient="records", date_format="iso"))
-    cells = [[value.to_pydatetime() if isinstance(value, pd.Timestamp) else value for value in row] for row in rows.itertuples(index=False)]
+    cells = [
+        [value.to_pydatetime() if isinstance(value, pd.Timestamp) else value for value in row]
+        for row in rows.itertuples(index=False)
+    ]
     if kind.endswith("parquet"):
         rows.to_parquet(path)
     elif kind.endswith("feather"):
@@ -165,7 +174,18 @@ def typed(folder: Path, kind: str) -> Path:
     return path
 
 
-TYPED = ["t.parquet", "t.feather", "t.jsonl", "lines.json", "columns.json", "under.json", "t.json", "t.xlsx", "titled.xlsx", "t.sqlite"]
+TYPED = [
+    "t.parquet",
+    "t.feather",
+    "t.jsonl",
+    "lines.json",
+    "columns.json",
+    "under.json",
+    "t.json",
+    "t.xlsx",
+    "titled.xlsx",
+    "t.sqlite",
+]
 
 
 @pytest.mark.parametrize("kind", TYPED)
@@ -231,7 +251,11 @@ TIMES: dict[str, tuple[list[str], str, str]] = {  # the fields, the form, the fi
     "microseconds": (["2024-05-01 12:00:00.123456", "2024-05-01 12:00:01.5"], "iso", "2024-05-01 12:00:00.123456"),
     "AM and PM": (["05/13/2024 03:04 PM", "05/14/2024 11:59 AM"], "%m/%d/%Y %I:%M %p", "2024-05-13 15:04:00"),
     "spoken": (["May 13, 2024", "June 1, 2024"], "%B %d, %Y", "2024-05-13 00:00:00"),
-    "of a mail": (["Mon, 13 May 2024 12:00:00 +0200", "Tue, 14 May 2024 12:00:00 +0000"], "%a, %d %b %Y %H:%M:%S %z", "2024-05-13 10:00:00"),
+    "of a mail": (
+        ["Mon, 13 May 2024 12:00:00 +0200", "Tue, 14 May 2024 12:00:00 +0000"],
+        "%a, %d %b %Y %H:%M:%S %z",
+        "2024-05-13 10:00:00",
+    ),
     "seconds": (["1714564800", "1714564900"], "epoch_s", "2024-05-01 12:00:00"),
     "milliseconds": (["1714564800000", "1714564900000"], "epoch_ms", "2024-05-01 12:00:00"),
     "eight digits": (["20240501", "20240502"], "%Y%m%d", "2024-05-01 00:00:00"),
@@ -279,7 +303,10 @@ REFUSED: dict[str, tuple[bytes, list[str]]] = {  # what is wrong, the file, what
     "a row too long": (b"a,b\n1,2\n3,4,5\n6,7\n", ["line 3", "3 fields", "has 2", "(3,4,5)"]),
     "a row too short": (b"a,b,c\n1,2,3\n4,5\n6,7,8\n", ["line 3", "2 fields", "has 3"]),
     "cut off": (b"a,b,c\n1,2,3\n4,5,6\n7,8,9\n1,2", ["line 5", "2 fields"]),
-    "a header too short": (b"row,age,churn\n0,44,37.1,2\n1,31,3.5,4\n2,8,9.5,1\n", ["line 2", "4 fields", "(0,44,37.1,2)", "line 1"]),
+    "a header too short": (
+        b"row,age,churn\n0,44,37.1,2\n1,31,3.5,4\n2,8,9.5,1\n",
+        ["line 2", "4 fields", "(0,44,37.1,2)", "line 1"],
+    ),
     "a quote never closed": (b'a,b\n1,"x\n2,y\n3,z\n', ["line 2", "never closed"]),
     "text after a quote": (b'a,b\n1,"x"y\n2,z\n', ["line 2", "text follows"]),
     "NUL": (b"a,b\n1,2\n3,\0\n", ["line 3", "NUL"]),
@@ -312,8 +339,12 @@ def test_names_are_mended_and_said(tmp_path: Path) -> None:
 
 
 def test_a_file_without_a_header(tmp_path: Path) -> None:
-    table, reading, sentences = taken(write(tmp_path, "39, State-gov, 77516\n50, Private, 83311\n38, Private, 215646\n"))
-    assert reading.names == ["column_1", "column_2", "column_3"] and table.column_2[0] == "State-gov" and len(table) == 3
+    table, reading, sentences = taken(
+        write(tmp_path, "39, State-gov, 77516\n50, Private, 83311\n38, Private, 215646\n")
+    )
+    assert (
+        reading.names == ["column_1", "column_2", "column_3"] and table.column_2[0] == "State-gov" and len(table) == 3
+    )
     assert any("no header" in said for said in sentences)
 
 
@@ -333,7 +364,9 @@ def test_a_folder_is_one_table(tmp_path: Path) -> None:
     folder = tmp_path / "months"
     folder.mkdir()
     for month in (1, 2):
-        write(folder, f"id;x;day\n{month};1,5;0{month}.02.2024\n9{month};2,5;1{month + 3}.02.2024\n", f"2024-0{month}.csv")
+        write(
+            folder, f"id;x;day\n{month};1,5;0{month}.02.2024\n9{month};2,5;1{month + 3}.02.2024\n", f"2024-0{month}.csv"
+        )
     write(folder, "no table", ".hidden")
     write(folder, "no table", "_notes.txt")
     table, _, sentences = taken(folder)
@@ -365,7 +398,13 @@ def test_a_list_column_can_be_left_out(tmp_path: Path) -> None:
 
 
 def test_json_inside_json(tmp_path: Path) -> None:
-    table, _, _ = taken(write(tmp_path, '[{"id": 1, "at": {"town": "A", "zip": "02134"}}, {"id": 2, "at": {"town": null, "zip": "1"}}]', "t.json"))
+    table, _, _ = taken(
+        write(
+            tmp_path,
+            '[{"id": 1, "at": {"town": "A", "zip": "02134"}}, {"id": 2, "at": {"town": null, "zip": "1"}}]',
+            "t.json",
+        )
+    )
     assert list(table) == ["id", "at.town", "at.zip"] and table["at.zip"][0] == "02134"
 
 
@@ -375,9 +414,17 @@ def test_kinds_that_are_mixed_are_told(tmp_path: Path) -> None:
 
 
 def test_numbers_as_text_in_a_workbook(tmp_path: Path) -> None:
-    rows = [["id", "price", "at", "zip"], [1, "1,50", datetime(2024, 5, 1), "02134"], [2, 2, datetime(2024, 5, 2, 12), 10115]]
+    rows = [
+        ["id", "price", "at", "zip"],
+        [1, "1,50", datetime(2024, 5, 1), "02134"],
+        [2, 2, datetime(2024, 5, 2, 12), 10115],
+    ]
     table, _, _ = taken(workbook(tmp_path / "t.xlsx", rows))
-    assert table.price.tolist() == [1.5, 2.0] and str(table["at"][1]) == "2024-05-02 12:00:00" and table.zip.tolist() == ["02134", "10115"]
+    assert (
+        table.price.tolist() == [1.5, 2.0]
+        and str(table["at"][1]) == "2024-05-02 12:00:00"
+        and table.zip.tolist() == ["02134", "10115"]
+    )
 
 
 def test_several_sheets(tmp_path: Path) -> None:
