@@ -114,7 +114,9 @@ def _only(connection: Any, where: str) -> str:
     seen = inspect(connection)
     names = [*seen.get_table_names(), *seen.get_view_names()]
     if len(names) != 1:
-        raise FieldbookError(f"{where}: which table is meant? It has {', '.join(names[:20]) or 'none'}: say --table or --query")
+        raise FieldbookError(
+            f"{where}: which table is meant? It has {', '.join(names[:20]) or 'none'}: say --table or --query"
+        )
     return names[0]
 
 # %% ../../../notebooks/problems/database.ipynb #ec8099e9
@@ -150,7 +152,9 @@ def _frame(names: list[str], rows: list[tuple[Any, ...]], drop: Sequence[str], w
         held = next((value for value in values if isinstance(value, list | dict | tuple | bytes | memoryview)), None)
         if held is not None:
             kind = "bytes" if isinstance(held, bytes | memoryview) else "lists or objects"
-            raise FieldbookError(f"{where}: column {name!r} holds {kind}; leave it out (--drop {name!r}), or take a part of it in a --query")
+            raise FieldbookError(
+                f"{where}: column {name!r} holds {kind}; leave it out (--drop {name!r}), or take a part of it in a --query"
+            )
         plain = (str, int, float, bool, datetime.date, datetime.timedelta)
         values = [value if value is None or isinstance(value, plain) else str(value) for value in values]
         zoned = any(isinstance(value, datetime.datetime) and value.tzinfo for value in values)

@@ -39,7 +39,13 @@ class Fetched(NamedTuple):
 
 # %% ../../../notebooks/problems/fetch.ipynb #2a24bbf7
 def fetch(
-    source: str, folder: Path = SOURCES, table: str | None = None, query: str | None = None, name: str | None = None, force: bool = False, drop: Sequence[str] = ()
+    source: str,
+    folder: Path = SOURCES,
+    table: str | None = None,
+    query: str | None = None,
+    name: str | None = None,
+    force: bool = False,
+    drop: Sequence[str] = (),
 ) -> Fetched:
     """Bring a source into the project, unless it is there: a file or folder as it is, rows of a database as Parquet.
 
@@ -73,7 +79,10 @@ def fetch(
         with drafted(target) as draft:
             shutil.copytree(path, draft, symlinks=False) if path.is_dir() else shutil.copyfile(path, draft)
     what = "is the same as" if same else "copied to"
-    return Fetched(target.as_posix(), [f"{source} {what} {target}, which is what is read from here on: later changes of the original are not seen"])
+    return Fetched(
+        target.as_posix(),
+        [f"{source} {what} {target}, which is what is read from here on: later changes of the original are not seen"],
+    )
 
 # %% ../../../notebooks/problems/fetch.ipynb #83e52c83
 def is_sqlite(path: Path) -> bool:
@@ -92,10 +101,14 @@ def content(path: Path) -> str:
 def _free(target: Path, source: str, force: bool) -> None:
     """Refuse to replace what is there."""
     if target.exists() and not force:
-        raise FieldbookError(f"{target} is there and holds something else than {public(source)}: rename one of them, or --force to replace it")
+        raise FieldbookError(
+            f"{target} is there and holds something else than {public(source)}: rename one of them, or --force to replace it"
+        )
 
 # %% ../../../notebooks/problems/fetch.ipynb #033dc47d
-def _snapshot(source: str, folder: Path, table: str | None, query: str | None, name: str | None, force: bool, drop: Sequence[str]) -> Fetched:
+def _snapshot(
+    source: str, folder: Path, table: str | None, query: str | None, name: str | None, force: bool, drop: Sequence[str]
+) -> Fetched:
     """Write the rows of a database to a Parquet file."""
     rows = table_of(source, table, query, drop)
     if rows.empty:
@@ -113,7 +126,9 @@ def _snapshot(source: str, folder: Path, table: str | None, query: str | None, n
         shutil.copyfile(draft, target)
     target.with_suffix(".new").unlink()
     what = f"query {query!r}" if query else f"table {table}" if table else "its table"
-    said = [f"{count(len(rows), 'row')} of {public(source)} ({what}) written to {target}: a snapshot, made again only by `fieldbook adopt`"]
+    said = [
+        f"{count(len(rows), 'row')} of {public(source)} ({what}) written to {target}: a snapshot, made again only by `fieldbook adopt`"
+    ]
     if is_database(source) and public(source) != source:
         said.append("the password of the address is written nowhere")
     return Fetched(target.as_posix(), said)

@@ -39,7 +39,9 @@ def arrow(data: bytes, kind: str, drop: list[str], where: str) -> pd.DataFrame:
         table = (pa.parquet.read_table if kind == "parquet" else pa.feather.read_table)(pa.BufferReader(data))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise FieldbookError(f"{where} cannot be read: {str(error)[:200]}") from None
-    return frame_of(table.select([place for place, name in enumerate(tidy(table.column_names)) if name not in drop]), where)
+    return frame_of(
+        table.select([place for place, name in enumerate(tidy(table.column_names)) if name not in drop]), where
+    )
 
 # %% ../../../notebooks/problems/formats.ipynb #c1dab2ce
 def frame_of(table: pa.Table, where: str) -> pd.DataFrame:
@@ -52,7 +54,12 @@ def frame_of(table: pa.Table, where: str) -> pd.DataFrame:
     kept: dict[str, pd.Series] = {}
     for name, field, values in zip(tidy(table.column_names), table.schema, table.columns):
         kind = field.type.value_type if types.is_dictionary(field.type) else field.type
-        if types.is_nested(kind) or types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+        if (
+            types.is_nested(kind)
+            or types.is_binary(kind)
+            or types.is_large_binary(kind)
+            or types.is_fixed_size_binary(kind)
+        ):
             what = "lists" if types.is_list(kind) or types.is_large_list(kind) else f"values of type {kind}"
             raise FieldbookError(
                 f"{where}: column {name!r} holds {what}, and a column must hold single values: "
@@ -159,13 +166,19 @@ def rows_in(held: Any, records: str | None, where: str) -> list[dict[str, Any]]:
     if isinstance(held, dict) and {"columns", "data"} <= held.keys():
         return [dict(zip(map(str, held["columns"]), row)) for row in held["data"]]
     if isinstance(held, dict) and held and all(isinstance(values, dict | list) for values in held.values()):
-        columns = {name: values if isinstance(values, dict) else dict(enumerate(values)) for name, values in held.items()}
+        columns = {
+            name: values if isinstance(values, dict) else dict(enumerate(values)) for name, values in held.items()
+        }
         places = list(next(iter(columns.values())))
-        if all(list(values) == places for values in columns.values()) and len(columns) > 0:
+        if all(name.isdigit() for name in held) and not all(str(place).isdigit() for place in places):
+            return list(columns.values())
+        if all(list(values) == places for values in columns.values()):
             return [{name: values[place] for name, values in columns.items()} for place in places]
     if isinstance(held, list) and all(isinstance(row, dict) for row in held):
         return held
-    raise FieldbookError(f"{where} holds no table: a list of objects, or an object of columns, is one; see `read.records`")
+    raise FieldbookError(
+        f"{where} holds no table: a list of objects, or an object of columns, is one; see `read.records`"
+    )
 
 # %% ../../../notebooks/problems/formats.ipynb #7c31049c
 def flattened(row: dict[str, Any]) -> dict[str, Any]:
@@ -223,7 +236,10 @@ def excel(data: bytes, reading: Reading, where: str) -> pd.DataFrame:
     body = [[*row, *[None] * len(header)] for row in body]
     used = [place for place, name in enumerate(header) if filled(name) or any(filled(row[place]) for row in body)]
     names = tidy(header)
-    cells = {name: [cell_of(row[place]) for row in body] for place, name in zip(used, once([names[place] for place in used], where))}
+    cells = {
+        name: [cell_of(row[place]) for row in body]
+        for place, name in zip(used, once([names[place] for place in used], where))
+    }
     return pd.DataFrame({name: _dated(values) for name, values in cells.items()}, copy=False)
 
 # %% ../../../notebooks/problems/formats.ipynb #8c2db809

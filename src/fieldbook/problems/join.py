@@ -73,7 +73,11 @@ class Join(Strict):
     @property
     def keys(self) -> dict[str, str]:
         """For each key of the problem's table, the other's."""
-        return self.on if isinstance(self.on, dict) else {name: name for name in ([self.on] if isinstance(self.on, str) else self.on)}
+        return (
+            self.on
+            if isinstance(self.on, dict)
+            else {name: name for name in ([self.on] if isinstance(self.on, str) else self.on)}
+        )
 
     def rows(self) -> pd.DataFrame:
         """Return the other table; its times are in UTC.
@@ -141,7 +145,9 @@ def joined(rows: pd.DataFrame, as_of: pd.Series, other: pd.DataFrame, join: Join
         found = _row_of(left, place)
         return other[list(taken)].rename(columns=taken).reset_index(drop=True).reindex(found).set_index(rows.index)
     if as_of.isna().all():
-        raise FieldbookError(f"conf: problem.join: {join.source} has times and the problem has none: say `as_of` of the problem")
+        raise FieldbookError(
+            f"conf: problem.join: {join.source} has times and the problem has none: say `as_of` of the problem"
+        )
     known = other[list(taken)].assign(known_at=other[join.as_of], key=right).dropna(subset=["known_at", "key"])
     asked = left.to_frame("key").assign(as_of=as_of).dropna()
     hours = FOREVER if join.within_hours is None else join.within_hours

@@ -153,7 +153,9 @@ def _together(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
         differ = sorted(set(frames[first]) ^ set(frames[other]))
         if differ:
             where = first if differ[0] in frames[first] else other
-            raise FieldbookError(f"{first} and {other} differ in columns: {differ[0]!r} is in {where} only; make them agree")
+            raise FieldbookError(
+                f"{first} and {other} differ in columns: {differ[0]!r} is in {where} only; make them agree"
+            )
         for name, values in frames[first].items():
             if (values.dtype == "str") != (frames[other][name].dtype == "str"):
                 frames[other][name] = frames[other][name].astype(object)

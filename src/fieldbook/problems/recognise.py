@@ -15,7 +15,7 @@ from ..core.words import count
 from .convert import as_text, known
 from .gaps import is_gap, sentinel
 from .moment import TIMELY, counted, dated, spoken, times_in
-from .number import Signs, decide, fits, plain, sign_of, text_of, why_words
+from .number import NEGATIVE, Signs, decide, fits, plain, sign_of, text_of, why_words
 from .outline import Outline, outline
 from .reading import Reading, raw
 
@@ -115,7 +115,7 @@ def note_times(name: str, text: pd.Series, notes: Notes) -> bool:
     form = seen.forms[0]
     if seen.odd.any():
         odd = rest[seen.odd]
-        told = f"{count(len(rest) - len(odd), 'row')} have the form {spoken(form)}, and {len(odd)} have not ({rows_said(odd)})"
+        told = f"{len(rest) - len(odd)} of {count(len(rest), 'row')} have the form {spoken(form)}, and {len(odd)} not ({rows_said(odd)})"
         if name in notes.needed:
             raise FieldbookError(f"{name}: its times have no one form: {told}; mend these rows")
         notes.say(name, f"a mixture: {told}; the column stays words")
@@ -140,7 +140,11 @@ def _zones(rest: pd.Series) -> str:
     zoned = rest.str.contains(r":\d\d.*(?:Z|UTC|GMT|[-+]\d\d(?::?\d\d)?)\s*$")
     if zoned.all():
         return "; with a zone, so they are turned into UTC"
-    return f"; {count(int(zoned.sum()), 'row')} with a zone and {(~zoned).sum()} without, taken as UTC ({rows_said(rest[~zoned])})" if zoned.any() else ""
+    return (
+        f"; {count(int(zoned.sum()), 'row')} with a zone and {(~zoned).sum()} without, taken as UTC ({rows_said(rest[~zoned])})"
+        if zoned.any()
+        else ""
+    )
 
 # %% ../../../notebooks/problems/recognise.ipynb #d0d73e85
 def note_numbers(name: str, text: pd.Series, notes: Notes) -> None:
@@ -150,13 +154,8 @@ def note_numbers(name: str, text: pd.Series, notes: Notes) -> None:
     rest = text[~gap]
     sign = notes.settings.get("signs", {}).get(name) or (sign_of(rest) if len(rest) else "")
     fit = fits(rest, signs, sign)
-    if rest.empty or fit.mean() < 0.8:
-        if gap.any():
-            held = text[gap].value_counts()
-            notes.say(name, f"{held.index[0]!r} in {count(int(held.iloc[0]), 'row')} stays a word; if it means that nothing is known, say so in `missing`")
-        return
-    if not fit.all():
-        notes.say(name, f"{len(rest) - fit.sum()} of {count(len(rest), 'row')} hold no number ({rows_said(rest[~fit])}), so it stays words")
+    if rest.empty or not fit.all():
+        _note_words(name, text[gap], rest, fit, sign, notes)
         return
     bare = plain(rest, signs, sign)
     if why := why_words(bare):
@@ -166,11 +165,29 @@ def note_numbers(name: str, text: pd.Series, notes: Notes) -> None:
     if sign:
         notes.put("signs", name, sign)
         without = int((~rest.str.contains(sign, regex=False)).sum())
-        also = f"; {count(without, 'row')} are without it" if without else ""
+        also = f"; {count(without, 'row')} without it" if without else ""
         unit = "12% is the number 12" if sign == "%" else f"numbers in {sign}"
         notes.say(name, f"{unit}: the sign {sign!r} is taken off, as in {rest.iloc[0]!r}{also}")
+    odd = rest[rest.str.contains(NEGATIVE)] if not sign else rest[:0]
+    if len(odd):
+        notes.say(name, f"{odd.iloc[0]!r} is a negative number, as {count(len(odd), 'row')} have it")
     notes.missing(name, text[gap])
     note_values(name, bare.astype("float64"), notes)
+
+# %% ../../../notebooks/problems/recognise.ipynb #8cf72112
+def _note_words(name: str, gaps: pd.Series, rest: pd.Series, fit: pd.Series, sign: str, notes: Notes) -> None:
+    """Say of a column that stays words what may be meant otherwise."""
+    other = next((signs for signs in (Signs(",", "."), Signs(".", ",")) if len(rest) and fits(rest, signs, sign).all()), None)
+    if other:
+        notes.say(name, f"numbers such as {rest.iloc[0]!r} have another decimal sign than those of other columns, so they stay words")
+    elif len(rest) and fit.mean() >= 0.5:
+        notes.say(name, f"{(~fit).sum()} of {count(len(rest), 'row')} hold no number ({rows_said(rest[~fit])}), so it stays words")
+    elif len(gaps):
+        held = gaps.value_counts()
+        told = f"{held.index[0]!r} in {count(int(held.iloc[0]), 'row')} stays a word; if it means that nothing is known, say so in `missing`"
+        notes.say(name, told)
+    elif TIMELY.search(name) and rest.str.contains(r"\d.*\d").mean() > 0.9:
+        notes.say(name, f"words such as {rest.iloc[0]!r}: if they are times, say --times '{name}=FORM', as strptime has it")
 
 # %% ../../../notebooks/problems/recognise.ipynb #0c6b35ae
 def note_values(name: str, values: pd.Series, notes: Notes) -> None:
@@ -220,7 +237,9 @@ def note_columns(table: pd.DataFrame, delimiter: str, notes: Notes) -> None:
         if table[name].dtype == object and not fits(text, Signs(notes.settings.get("decimal", "."))).all():
             kinds = {type(value).__name__: value for value in reversed(table[name].dropna().tolist())}
             if len(kinds) > 1:
-                notes.say(name, f"holds values of several kinds ({', '.join(map(repr, kinds.values()))}): taken as words")
+                notes.say(
+                    name, f"holds values of several kinds ({', '.join(map(repr, kinds.values()))}): taken as words"
+                )
 
 # %% ../../../notebooks/problems/recognise.ipynb #60c43bdf
 def _written(values: pd.Series, text: pd.Series) -> pd.Series:
@@ -279,6 +298,10 @@ def recognise(source: str, given: Mapping[str, Any] | None = None, needed: Seque
     note_columns(table, seen.settings.get("delimiter") or ",", notes)
     if notes.doubts:
         raise Unclear(source, notes.doubts)
+    for name in needed:
+        if name not in notes.settings.get("times", {}) and table[name].dtype.kind != "M":
+            told = f"{name}: its fields are no times of a form that is known ({rows_said(table[name].dropna())})"
+            raise FieldbookError(f"{source}: {told}; say --times '{name}=FORM', as strptime has it")
     signs = _signs_said(notes.settings)
     reading = _least(notes.reading, source)
     first = f"read as {', '.join([*seen.kind, *signs])}"
