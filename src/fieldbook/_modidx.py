@@ -1360,6 +1360,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'fieldbook/problems/join.py'),
                                          'fieldbook.problems.join.Join.table': ( 'problems/join.html#join.table',
                                                                                  'fieldbook/problems/join.py'),
+                                         'fieldbook.problems.join.Join.until': ( 'problems/join.html#join.until',
+                                                                                 'fieldbook/problems/join.py'),
                                          'fieldbook.problems.join._row_of': ('problems/join.html#_row_of', 'fieldbook/problems/join.py'),
                                          'fieldbook.problems.join.joined': ('problems/join.html#joined', 'fieldbook/problems/join.py'),
                                          'fieldbook.problems.join.key_of': ('problems/join.html#key_of', 'fieldbook/problems/join.py'),

@@ -91,6 +91,10 @@ class Join(Strict):
         self.check(table)
         return table.assign(**{self.as_of: utc(table[self.as_of])}) if self.as_of else table
 
+    def until(self, table: pd.DataFrame, now: pd.Timestamp) -> pd.DataFrame:
+        """Return the rows that were known at `now`."""
+        return table[table[self.as_of] <= now] if self.as_of else table
+
     def check(self, table: pd.DataFrame) -> None:
         """Refuse a table that lacks a column, or that has a key twice where nothing says which is meant."""
         for name in [*self.keys.values(), *([self.as_of] if self.as_of else []), *(self.columns or [])]:

@@ -188,7 +188,10 @@ class Tabular:
     def until(self, tables: dict[str, pd.DataFrame], now: pd.Timestamp) -> dict[str, pd.DataFrame]:
         """Return the rows that were there at `now`."""
         rows = tables["rows"]
-        return {**tables, "rows": rows[self._as_of(rows) <= now]} if self.as_of else tables
+        if not self.as_of:
+            return tables
+        others = {join.table: join.until(tables[join.table], now) for join in self.join}
+        return {**tables, **others, "rows": rows[self._as_of(rows) <= now]}
 
     def columns(self, request: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the fields as they are; of a time, its minute of the day and its weekday.
