@@ -55,8 +55,8 @@ def postgres() -> Iterator[str]:
 
     options = f"-c listen_addresses=127.0.0.1 -p {port} -k {home} -c fsync=off"
     try:
-        call(f"{folder}/initdb", "-D", f"{home}/data", "-U", "owner", "-A", "scram-sha-256", "--no-locale", "-E", "UTF8", "-N",
-             "--auth-local=trust", f"--pwfile={home}/owner")  # fmt: skip
+        who = ("-U", "owner", f"--pwfile={home}/owner", "-A", "scram-sha-256", "--auth-local=trust")
+        call(f"{folder}/initdb", "-D", f"{home}/data", *who, "--no-locale", "-E", "UTF8", "-N")
         call(f"{folder}/pg_ctl", "-D", f"{home}/data", "-o", options, "-l", f"{home}/log", "-w", "start")
         call(
             f"{folder}/psql",

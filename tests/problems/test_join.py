@@ -22,12 +22,22 @@ ORDERS = 400
 CONTRACTS = {
     "rows": Table(
         key=["order"],
-        columns={"order": {"type": "int"}, "customer": {"type": "str"}, "placed": {"type": "datetime"}, "back": {"type": "str"}},
+        columns={
+            "order": {"type": "int"},
+            "customer": {"type": "str"},
+            "placed": {"type": "datetime"},
+            "back": {"type": "str"},
+        },
         known_at="placed",
     ),
     "grades": Table(
         key=[],
-        columns={"customer": {"type": "str"}, "changed": {"type": "datetime"}, "grade": {"type": "float"}, "town": {"type": "str"}},
+        columns={
+            "customer": {"type": "str"},
+            "changed": {"type": "datetime"},
+            "grade": {"type": "float"},
+            "town": {"type": "str"},
+        },
         known_at="changed",
     ),
 }
@@ -82,7 +92,9 @@ def test_a_later_row_changes_no_earlier_example(tmp_path: Path) -> None:
     before, _, _ = seen(problem(tmp_path, orders, grades))
     now = orders.placed[200]
     later = grades.assign(grade=grades.grade.where(grades.changed <= now, -1.0))
-    after, _, _ = seen(problem(tmp_path, orders, pd.concat([later, later.tail(1).assign(changed=now + pd.Timedelta("1h"))])))
+    after, _, _ = seen(
+        problem(tmp_path, orders, pd.concat([later, later.tail(1).assign(changed=now + pd.Timedelta("1h"))]))
+    )
     pd.testing.assert_frame_equal(before[:201], after[:201])
     assert not before[201:].equals(after[201:])
 
@@ -116,7 +128,10 @@ def test_names_that_clash_are_told(tmp_path: Path) -> None:
     orders, grades = tables()
     with pytest.raises(FieldbookError, match="both tables have a column 'placed'"):
         asked = problem(tmp_path, orders, grades.rename(columns={"town": "placed"}), prefix="")
-        asked.observe(asked.examples({"rows": orders}, "back"), {"rows": orders, "grades": grades.rename(columns={"town": "placed"})})
+        asked.observe(
+            asked.examples({"rows": orders}, "back"),
+            {"rows": orders, "grades": grades.rename(columns={"town": "placed"})},
+        )
 
 
 @pytest.mark.slow
@@ -127,9 +142,13 @@ def test_two_tables_go_through_the_pipeline(tmp_path: Path) -> None:
     orders.to_csv(project.path / "data/sources/shop.csv", index=False)
     rng = np.random.default_rng(5)
     changed = pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(-500, 2400, 400), unit="h")
-    grades = pd.DataFrame({"customer": [f"c{n % 40}" for n in range(400)], "changed": changed.strftime("%d/%m/%Y %H:%M")})
+    grades = pd.DataFrame(
+        {"customer": [f"c{n % 40}" for n in range(400)], "changed": changed.strftime("%d/%m/%Y %H:%M")}
+    )
     grades.assign(grade=rng.integers(1, 6, 400)).to_csv(project.path / "data/sources/grades.csv", index=False, sep=";")
-    project.do("python3", "src", "adopt", "data/sources/shop.csv", "--target=sent_back", "--as-of=placed", "--key=order")
+    project.do(
+        "python3", "src", "adopt", "data/sources/shop.csv", "--target=sent_back", "--as-of=placed", "--key=order"
+    )
     project.edit("conf/config.yaml", r"- problem: \w+", "- problem: shop")
     how = {"delimiter": ";", "times": {"changed": "%d/%m/%Y %H:%M"}}
     join = {"source": "data/sources/grades.csv", "read": how, "on": "customer", "as_of": "changed", "prefix": ""}

@@ -98,7 +98,7 @@ def _driver(error: Exception, url: str) -> str:
     if "psycopg" in str(error):
         return "PostgreSQL needs psycopg, which is not installed: pip install 'fieldbook[postgres]'"
     kind = url.partition(":")[0]
-    return f"the driver of {kind} is not installed ({str(error)[:80]}): install the one that SQLAlchemy's pages name for it"
+    return f"the driver of {kind} is not installed ({str(error)[:80]}): install it; SQLAlchemy's pages name it"
 
 # %% ../../../notebooks/problems/database.ipynb #bf082eb3
 def _secretless(text: str, url: str) -> str:
@@ -153,7 +153,7 @@ def _frame(names: list[str], rows: list[tuple[Any, ...]], drop: Sequence[str], w
         if held is not None:
             kind = "bytes" if isinstance(held, bytes | memoryview) else "lists or objects"
             raise FieldbookError(
-                f"{where}: column {name!r} holds {kind}; leave it out (--drop {name!r}), or take a part of it in a --query"
+                f"{where}: column {name!r} holds {kind}; leave it out (--drop {name!r}), or take a part in a --query"
             )
         plain = (str, int, float, bool, datetime.date, datetime.timedelta)
         values = [value if value is None or isinstance(value, plain) else str(value) for value in values]

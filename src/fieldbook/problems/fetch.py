@@ -102,7 +102,7 @@ def _free(target: Path, source: str, force: bool) -> None:
     """Refuse to replace what is there."""
     if target.exists() and not force:
         raise FieldbookError(
-            f"{target} is there and holds something else than {public(source)}: rename one of them, or --force to replace it"
+            f"{target} is there and holds something else than {public(source)}: rename one, or --force to replace it"
         )
 
 # %% ../../../notebooks/problems/fetch.ipynb #033dc47d
@@ -127,7 +127,8 @@ def _snapshot(
     target.with_suffix(".new").unlink()
     what = f"query {query!r}" if query else f"table {table}" if table else "its table"
     said = [
-        f"{count(len(rows), 'row')} of {public(source)} ({what}) written to {target}: a snapshot, made again only by `fieldbook adopt`"
+        f"{count(len(rows), 'row')} of {public(source)} ({what}) written to {target}: a snapshot, "
+        "made again only by `fieldbook adopt`"
     ]
     if is_database(source) and public(source) != source:
         said.append("the password of the address is written nowhere")

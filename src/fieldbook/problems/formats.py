@@ -45,7 +45,7 @@ def arrow(data: bytes, kind: str, drop: list[str], where: str) -> pd.DataFrame:
 
 # %% ../../../notebooks/problems/formats.ipynb #c1dab2ce
 def frame_of(table: pa.Table, where: str) -> pd.DataFrame:
-    """Return the columns of an Arrow table: whole numbers without loss, lengths of time in seconds, decimals as floats."""
+    """Return the columns of an Arrow table: whole numbers without loss, durations in seconds, decimals as floats."""
     import pandas as pd
     import pyarrow as pa
     from pyarrow import types
@@ -83,7 +83,7 @@ def frame_of(table: pa.Table, where: str) -> pd.DataFrame:
 
 # %% ../../../notebooks/problems/formats.ipynb #e48573d8
 def whole(values: pd.Series) -> pd.Series:
-    """Return whole numbers as int64, or float64 where some are missing, or Int64 or text where that would lose digits."""
+    """Return whole numbers as int64; float64 where some are missing; Int64 or text where that would lose digits."""
     known = values.dropna()
     if len(known) and int(known.max()) >= 2**63:
         return values.astype(object).map(str, na_action="ignore").astype("str")
@@ -131,7 +131,7 @@ def from_json(text: str, reading: Reading, lines: bool, where: str) -> pd.DataFr
         if held is not None:
             what = "lists" if isinstance(held, list) else "objects inside objects"
             raise FieldbookError(
-                f"{where}: column {name!r} holds {what} ({json.dumps(held)[:60]}), and a column must hold single values: "
+                f"{where}: column {name!r} holds {what} ({json.dumps(held)[:60]}), and must hold single values: "
                 f"leave it out (--drop {name!r}, `read.drop`), or make a column of each part, or a count, before"
             )
     return pd.DataFrame({name: values_of(values) for name, values in zip(once(tidy(names), where), columns.values())})
@@ -201,7 +201,7 @@ def sheets(data: bytes, where: str) -> dict[str, list[tuple[Any, ...]]]:
         from openpyxl import load_workbook
     except ImportError:
         raise FieldbookError(
-            f"{where}: workbooks need openpyxl, which is not installed: pip install 'fieldbook[excel]', or save it as CSV"
+            f"{where}: workbooks need openpyxl, which is not installed: pip install 'fieldbook[excel]', or save as CSV"
         ) from None
     try:
         book = load_workbook(io.BytesIO(data), read_only=True, data_only=True)

@@ -17,11 +17,12 @@ __all__ = ['GAPS', 'LONGEST', 'STANDS_FOR_NONE', 'is_gap', 'sentinel']
 
 # %% ../../../notebooks/problems/gaps.ipynb #e2719037
 GAPS = set(
-    "na|n/a|#n/a|n.a.|n.a|nan|<na>|nat|null|(null)|none|(none)|nil|missing|unknown|undefined|not available|not applicable|not known|no data|nodata|"
-    "n.d.|nd|k.a.|k. a.|keine angabe|unbekannt|fehlt|leer|s/d|inconnu|#div/0!|#value!|#ref!|#null!|#num!|#name?|inf|-inf|infinity|"
-    "?|-|\u2013|\u2014|.|*|#|_|/|\\n|0000-00-00|0000-00-00 00:00:00|00/00/0000|00.00.0000|void|empty|blank|tbd|tba".split(
-        "|"
-    )
+    (
+        "na|n/a|#n/a|n.a.|n.a|nan|<na>|nat|null|(null)|none|(none)|nil|missing|unknown|undefined|"
+        "not available|not applicable|not known|no data|nodata|n.d.|nd|k.a.|k. a.|keine angabe|unbekannt|"
+        "fehlt|leer|s/d|inconnu|#div/0!|#value!|#ref!|#null!|#num!|#name?|inf|-inf|infinity|?|-|\u2013|\u2014|"
+        ".|*|#|_|/|\\n|0000-00-00|0000-00-00 00:00:00|00/00/0000|00.00.0000|void|empty|blank|tbd|tba"
+    ).split("|")
 )
 
 # %% ../../../notebooks/problems/gaps.ipynb #cd21c932

@@ -104,7 +104,7 @@ class Join(Strict):
         if len(double):
             key = ", ".join(map(str, double.iloc[0][list(self.keys.values())]))
             raise FieldbookError(
-                f"conf: problem.join: {self.source} has {len(double)} rows whose key is not theirs alone, such as {key!r}: "
+                f"conf: problem.join: {self.source} has {len(double)} rows whose key is not theirs alone, as {key!r}: "
                 "say `as_of`, the column with the time from which a row is known, or keep one row for each key"
             )
 
@@ -119,7 +119,7 @@ def key_of(table: pd.DataFrame, names: list[str]) -> pd.Series:
 
 # %% ../../../notebooks/problems/join.ipynb #85e54072
 def joined(rows: pd.DataFrame, as_of: pd.Series, other: pd.DataFrame, join: Join) -> pd.DataFrame:
-    """Return the columns of another table for each row, under their new names, in the order and with the index of the rows.
+    """Return the columns of another table for each row, under their new names; order and index are those of the rows.
 
     Parameters
     ----------

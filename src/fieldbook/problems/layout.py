@@ -59,7 +59,7 @@ def splits(sample: str) -> list[Split]:
 
 # %% ../../../notebooks/problems/layout.ipynb #5b135942
 def _split(lines: list[str], sign: str, quote: str, escape: str | None) -> Split | None:
-    """Return how good it is to split at a sign; nothing if fewer than half of the rows agree, or they have one field."""
+    """Return how good it is to split at a sign; nothing if fewer than half of the rows agree, or have one field."""
     try:
         reader = csv.reader(
             lines,
@@ -102,7 +102,7 @@ def is_data(first: list[str], below: list[list[str]]) -> bool:
 
 # %% ../../../notebooks/problems/layout.ipynb #ac939200
 class Top(NamedTuple):
-    """The header: its names as they stand, how many lines stand above it, and whether the rows have one empty field more."""
+    """The header: its names as they stand, how many lines are above it, and whether rows have one empty field more."""
 
     names: list[str]
     skip: int
@@ -144,8 +144,8 @@ def top(rows: list[Record], width: int, where: str) -> Top:
 
 # %% ../../../notebooks/problems/layout.ipynb #85a38543
 TOTAL = re.compile(
-    r"(grand |sub-?)?totals?|sums?|overall|summe|gesamt(summe)?|insgesamt|zusammen|somme|totaux|totale|suma|averages?|avg|means?|"
-    r"mittel(wert)?|durchschnitt|moyenne|media|median|std|count|anzahl|Σ|all( rows)?",
+    r"(grand |sub-?)?totals?|sums?|overall|summe|gesamt(summe)?|insgesamt|zusammen|somme|totaux|totale|suma|averages?|"
+    r"avg|means?|mittel(wert)?|durchschnitt|moyenne|media|median|std|count|anzahl|Σ|all( rows)?",
     re.I,
 )
 
@@ -263,7 +263,7 @@ def _told(base: Dialect, at: Top, tail: list[Record], blanks: int, lines: list[s
                 place < len(record.fields) and record.fields[place] for record in first if record.line > at.skip + 1
             )
             sentences.append(
-                f"column {place + 1} has no name: it is {f'called {names[place]}' if held else 'dropped, if all of it is empty'}"
+                f"column {place + 1} has no name: it is {f'called {names[place]}' if held else 'dropped if empty'}"
             )
     if any(name != name.strip() for name in at.names):
         sentences.append("blanks around names in the header are no part of them")

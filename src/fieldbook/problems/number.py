@@ -61,7 +61,7 @@ NEGATIVE = r"^\([\d.,]*\d[\d.,]*\)$|^[\d.,]*\d[\d.,]*-$"  # (12.50) and 12.50-
 
 # %% ../../../notebooks/problems/number.ipynb #e0052bcf
 def _bare(values: pd.Series, sign: str) -> pd.Series:
-    """Return fields without blanks around and without a currency or unit; what accountants write for minus as one before it."""
+    """Return fields without blanks around, currency and unit; a minus behind, and brackets, become one before."""
     values = values.str.strip()
     if sign:
         values = values.str.replace(sign, "", regex=False).str.strip()
@@ -131,7 +131,10 @@ def numbers(values: pd.Series) -> pd.Series:
 CURRENCIES = (
     "%|‰|€|\\$|£|¥|₹|₽|₩|₺|₴|zł|Kč|kr\\.?|Ft|lei|EUR|USD|US\\$|GBP|CHF|JPY|CNY|INR|PLN|CZK|SEK|NOK|DKK|AUD|CAD|BRL|R\\$"
 )
-UNITS = "kg|g|mg|t|lbs?|oz|km/h|mph|km|cm|mm|m|mi|ft|in|m²|m2|sqft|l|L|ml|°C|°F|°|K|h|min|s|ms|kWh|kW|W|V|A|kB|MB|GB|Hz|kHz|MHz|GHz|hp|bhp|cc|CC"
+UNITS = (
+    "kg|g|mg|t|lbs?|oz|km/h|mph|km|cm|mm|m|mi|ft|in|m²|m2|sqft|l|L|ml|°C|°F|°|K|h|min|s|ms|kWh|kW|W|V|A|kB|MB|GB|Hz|kHz|MHz|"
+    "GHz|hp|bhp|cc|CC"
+)
 
 # %% ../../../notebooks/problems/number.ipynb #1a6b4fba
 def _some(values: pd.Series) -> pd.Series:

@@ -121,7 +121,7 @@ def _text(data: list[bytes], names: list[str], kind: Format, given: Mapping[str,
         f"{SIGNS.get(dialect.delimiter or ',', dialect.delimiter)} between fields",
         f"{_called(encoding.name)}{why}",
     ]
-    said += [f"{dialect.quote} as quote"] if dialect.quote not in ('', '"') else []
+    said += [f"{dialect.quote} as quote"] if dialect.quote not in ("", '"') else []
     return Outline(dialect.model_dump(exclude_defaults=True), ["CSV", *said], found.sentences)
 
 # %% ../../../notebooks/problems/outline.ipynb #be5abd8b

@@ -28,8 +28,8 @@ class Reading(Dialect):
     ----------
     format : of the file; none: by its suffix.
     decimal, thousands : the signs in a number that is written as text.
-    missing : what means that nothing is known, beside the empty field: words for all columns, or for some. A sign such as `?` or `-`
-        also stands for several of it. A column of other words keeps `None` and `NA` unless they are named here.
+    missing : what means that nothing is known, beside the empty field: words for all columns, or for some. A sign, such
+        as `?`, also stands for several of it. A column of other words keeps `None` and `NA` unless they are named.
     times : columns that are times, and the form: `iso`, `epoch_s`, `epoch_ms`, `excel`, or as `strptime` has it.
     words : columns that stay text, though they look like numbers.
     signs : columns of numbers with a currency, unit or per cent sign, and the sign; it is taken off.
@@ -76,7 +76,7 @@ def format_of(name: str) -> Format:
     if suffix not in SUFFIXES:
         old = "; save it as .xlsx" if suffix in (".xls", ".xlsb", ".ods", ".numbers") else ""
         raise FieldbookError(
-            f"{name}: files of type {suffix} are not read{old or '; CSV, JSON, Parquet, Feather, .xlsx and SQLite are'}, "
+            f"{name}: files of type {suffix} are not read{old or '; CSV, JSON, Parquet, Feather, .xlsx, SQLite are'}, "
             "or say which of them it is in `read.format`"
         )
     return SUFFIXES[suffix]

@@ -115,7 +115,8 @@ def note_times(name: str, text: pd.Series, notes: Notes) -> bool:
     form = seen.forms[0]
     if seen.odd.any():
         odd = rest[seen.odd]
-        told = f"{len(rest) - len(odd)} of {count(len(rest), 'row')} have the form {spoken(form)}, and {len(odd)} not ({rows_said(odd)})"
+        many = f"{len(rest) - len(odd)} of {count(len(rest), 'row')}"
+        told = f"{many} have the form {spoken(form)}, and {len(odd)} not ({rows_said(odd)})"
         if name in notes.needed:
             raise FieldbookError(f"{name}: its times have no one form: {told}; mend these rows")
         notes.say(name, f"a mixture: {told}; the column stays words")
@@ -141,7 +142,8 @@ def _zones(rest: pd.Series) -> str:
     if zoned.all():
         return "; with a zone, so they are turned into UTC"
     return (
-        f"; {count(int(zoned.sum()), 'row')} with a zone and {(~zoned).sum()} without, taken as UTC ({rows_said(rest[~zoned])})"
+        f"; {count(int(zoned.sum()), 'row')} with a zone and {(~zoned).sum()} without, taken as UTC "
+        f"({rows_said(rest[~zoned])})"
         if zoned.any()
         else ""
     )
@@ -177,17 +179,19 @@ def note_numbers(name: str, text: pd.Series, notes: Notes) -> None:
 # %% ../../../notebooks/problems/recognise.ipynb #8cf72112
 def _note_words(name: str, gaps: pd.Series, rest: pd.Series, fit: pd.Series, sign: str, notes: Notes) -> None:
     """Say of a column that stays words what may be meant otherwise."""
-    other = next((signs for signs in (Signs(",", "."), Signs(".", ",")) if len(rest) and fits(rest, signs, sign).all()), None)
-    if other:
-        notes.say(name, f"numbers such as {rest.iloc[0]!r} have another decimal sign than those of other columns, so they stay words")
+    if len(rest) and any(fits(rest, signs, sign).all() for signs in (Signs(",", "."), Signs(".", ","))):
+        notes.say(
+            name, f"numbers such as {rest.iloc[0]!r} have another decimal sign than other columns, so they stay words"
+        )
     elif len(rest) and fit.mean() >= 0.5:
-        notes.say(name, f"{(~fit).sum()} of {count(len(rest), 'row')} hold no number ({rows_said(rest[~fit])}), so it stays words")
+        many = f"{(~fit).sum()} of {count(len(rest), 'row')}"
+        notes.say(name, f"{many} hold no number ({rows_said(rest[~fit])}), so it stays words")
     elif len(gaps):
         held = gaps.value_counts()
-        told = f"{held.index[0]!r} in {count(int(held.iloc[0]), 'row')} stays a word; if it means that nothing is known, say so in `missing`"
-        notes.say(name, told)
+        many = count(int(held.iloc[0]), "row")
+        notes.say(name, f"{held.index[0]!r} in {many} stays a word; if nothing is known there, say so in `missing`")
     elif TIMELY.search(name) and rest.str.contains(r"\d.*\d").mean() > 0.9:
-        notes.say(name, f"words such as {rest.iloc[0]!r}: if they are times, say --times '{name}=FORM', as strptime has it")
+        notes.say(name, f"words such as {rest.iloc[0]!r}: if they are times, say --times '{name}=FORM' (see strptime)")
 
 # %% ../../../notebooks/problems/recognise.ipynb #0c6b35ae
 def note_values(name: str, values: pd.Series, notes: Notes) -> None:
@@ -243,7 +247,7 @@ def note_columns(table: pd.DataFrame, delimiter: str, notes: Notes) -> None:
 
 # %% ../../../notebooks/problems/recognise.ipynb #60c43bdf
 def _written(values: pd.Series, text: pd.Series) -> pd.Series:
-    """Return those fields of a column that were written as text, without gaps and signs: they tell how numbers are written."""
+    """Return those fields of a column that were written as text, without gaps and signs: they tell of decimals."""
     if values.dtype == object:
         text = text[values[text.index].map(lambda value: isinstance(value, str)).astype(bool)]
     rest = text[~is_gap(text)]
@@ -261,7 +265,8 @@ def _note_signs(texts: list[pd.Series], delimiter: str, notes: Notes) -> None:
         other = "a decimal sign" if thousands else "a thousands sign"
         sign = thousands or decimal
         notes.sentences.append(
-            f"numbers such as {found.example} are read as {as_read}, which nothing proves; if {sign!r} is {other}, say so in `read`"
+            f"numbers such as {found.example} are read as {as_read}, which nothing proves; "
+            f"if {sign!r} is {other}, say so in `read`"
         )
 
 # %% ../../../notebooks/problems/recognise.ipynb #662f7896

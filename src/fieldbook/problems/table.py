@@ -29,7 +29,7 @@ class LabelOf(BaseModel):
     Attributes
     ----------
     column : a number; or, with one of the three below, any column.
-    equals : binary: the value for which the answer is yes; `true` for a column of truth values, however they are written.
+    equals : binary: the value for which the answer is yes; `true` fits truth values, however written.
     at_least : binary: the number from which the answer is yes.
     classes : multiclass: the values, in the order of the framing's classes.
     columns : multilabel: one column of 0 and 1 for each label, in the framing's order.
@@ -176,7 +176,7 @@ class Tabular:
         )
 
     def observe(self, examples: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-        """Return the row of each example, and what is joined to it; `features.request` says which of its columns a caller sends."""
+        """Return the row of each example, with what is joined; `features.request` says which columns a caller sends."""
         import pandas as pd
 
         rows = tables["rows"]
