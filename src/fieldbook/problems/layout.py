@@ -254,7 +254,22 @@ def _told(base: Dialect, at: Top, tail: list[Record], blanks: int, lines: list[s
         sentences.append(
             f"no header: the first row looks like the others, so the columns are called {', '.join(at.names[:3])} .."
         )
-    tidied = tidy(at.names)
+    names, said = _names(at, first)
+    sentences += said
+    if tail:
+        shown = "; ".join(repr((base.delimiter or ",").join(record.fields)[:50]) for record in tail[:2])
+        sentences.append(f"{count(len(tail), 'row')} below the table left out: {shown}")
+    if blanks:
+        sentences.append(f"blanks around fields, in {count(blanks, 'row')}, are no part of them")
+    doubled = not at.without and names != tidy(at.names)
+    found = {"skip": at.skip + doubled, "trailing": at.trailing, "below": len(tail), "strip": base.strip or blanks > 0}
+    found["names"] = names if doubled or at.without else None
+    return Layout(base.model_copy(update=found), sentences)
+
+# %% ../../../notebooks/problems/layout.ipynb #d3638819
+def _names(at: Top, first: list[Record]) -> tuple[list[str], list[str]]:
+    """Return the names of the columns, each once, and what must be said of them."""
+    sentences, tidied = [], tidy(at.names)
     doubled = sorted({name for name in tidied if tidied.count(name) > 1})
     names = distinct(tidied)
     for place, name in enumerate(at.names):
@@ -271,21 +286,7 @@ def _told(base: Dialect, at: Top, tail: list[Record], blanks: int, lines: list[s
         sentences.append(
             f"the header names {', '.join(map(repr, doubled))} more than once: the later ones get a number"
         )
-    if tail:
-        shown = "; ".join(repr((base.delimiter or ",").join(record.fields)[:50]) for record in tail[:2])
-        sentences.append(f"{count(len(tail), 'row')} below the table left out: {shown}")
-    if blanks:
-        sentences.append(f"blanks around fields, in {count(blanks, 'row')}, are no part of them")
-    skip = at.skip + bool(doubled)
-    given = names if doubled or at.without else None
-    found = {
-        "skip": skip,
-        "trailing": at.trailing,
-        "below": len(tail),
-        "names": given,
-        "strip": base.strip or blanks > 0,
-    }
-    return Layout(base.model_copy(update=found), sentences)
+    return names, sentences
 
 # %% ../../../notebooks/problems/layout.ipynb #c716b483
 def distinct(names: list[str]) -> list[str]:

@@ -15,9 +15,9 @@ from ..core.words import count
 from . import formats
 from .database import is_database, public
 from .dialect import Dialect, Encoding, decoded, encoding_of, unpacked
-from .layout import SIGNS, layout, notes, top
+from .layout import SIGNS, distinct, layout, notes, top
 from .reading import Format, format_of, members
-from .rows import Record
+from .rows import Record, tidy
 
 # %% auto #0
 __all__ = ['MAGIC', 'Outline', 'kind_of', 'outline']
@@ -179,7 +179,10 @@ def _workbook(data: list[bytes], names: list[str], kind: Format, given: Mapping[
     rows = [Record(line, (fields + [""] * width)[:width]) for line, fields in rows]
     at = top(rows[:300], width, names[0])
     below = notes([record for record in rows if record.line > at.skip + (not at.without)][-60:], width)
-    settings: dict[str, Any] = {"skip": at.skip, "below": len(below)} | ({"names": at.names} if at.without else {})
+    names = distinct(tidy(at.names))
+    doubled = names != tidy(at.names)
+    settings: dict[str, Any] = {"skip": at.skip + doubled, "below": len(below)}
+    settings["names"] = names if at.without or doubled else None
     said = ["a workbook", f"its sheet {sheet!r}"]
     told = (
         [f"{count(at.skip, 'row')} above the header left out: {' '.join(filter(None, rows[0].fields))[:60]!r}"]
@@ -190,6 +193,8 @@ def _workbook(data: list[bytes], names: list[str], kind: Format, given: Mapping[
         told.append(
             f"{count(len(below), 'row')} below the table left out: {' '.join(filter(None, below[0].fields))[:60]!r}"
         )
+    if doubled:
+        told.append("the header has names more than once: the later ones get a number")
     if len(held) > 1:
         settings["sheet"] = sheet
         others = ", ".join(f"{name} ({len(held[name])})" for name in held if name != sheet)
