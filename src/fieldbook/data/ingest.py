@@ -140,7 +140,7 @@ def inside(sources: list[str], folder: str = "data/sources") -> None:
     for source in sources:
         if not Path(os.path.abspath(source)).is_relative_to(os.path.abspath(folder)):
             raise FieldbookError(
-                f"problem.source: {source} lies outside {folder}, where nothing would see that it changes: copy it there, "
+                f"problem.source: {source} lies outside {folder}, where nothing sees that it changes: copy it there, "
                 "and name the copy in conf/problem/"
             )
 

@@ -21,7 +21,9 @@ __all__ = ['folded', 'known', 'as_text', 'column', 'converted']
 # %% ../../../notebooks/problems/convert.ipynb #9b885577
 def folded(values: pd.Series) -> pd.Series:
     """Return words as `missing` names them: without blanks around, and a sign that is repeated once only."""
-    return values.str.strip().str.replace(r"^(\?+|-+|\.+|\*+|#+|_+)$", lambda run: run[0][0], regex=True)
+    values = values.str.strip()
+    run = values.str.fullmatch(r"\?+|-+|\.+|\*+|#+|_+").fillna(False).astype(bool)
+    return values.mask(run, values.str[:1]) if run.any() else values
 
 # %% ../../../notebooks/problems/convert.ipynb #307008d4
 def known(values: pd.Series, reading: Reading) -> pd.Series:

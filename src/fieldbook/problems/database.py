@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ def address(source: str) -> str:
     return re.sub(r"\$\{(\w+)\}", lambda name: os.environ[name[1]], source)
 
 # %% ../../../notebooks/problems/database.ipynb #15941a5d
-def table_of(source: str, table: str | None, query: str | None) -> pd.DataFrame:
+def table_of(source: str, table: str | None, query: str | None, drop: Sequence[str] = ()) -> pd.DataFrame:
     """Return the rows of a table or a query; of the only table if neither is named.
 
     Parameters
@@ -52,6 +53,7 @@ def table_of(source: str, table: str | None, query: str | None) -> pd.DataFrame:
     source : an address, or the path of an SQLite file.
     table : its name, with that of its schema before a point where it needs one.
     query : a statement that gives rows.
+    drop : columns that are not read.
 
     Raises
     ------
@@ -69,8 +71,9 @@ def table_of(source: str, table: str | None, query: str | None) -> pd.DataFrame:
         engine = create_engine(url)
         with engine.connect() as connection:
             statement = query or f"SELECT * FROM {_named(connection, table or _only(connection, where))}"
-            result = connection.exec_driver_sql(statement)
-            return _frame(list(result.keys()), [tuple(row) for row in result.fetchall()], where)
+            plain = connection.execution_options(no_parameters=True)  # a % in a query is no place for a parameter
+            result = plain.exec_driver_sql(statement)
+            return _frame(list(result.keys()), [tuple(row) for row in result.fetchall()], drop, where)
     except (ImportError, exc.NoSuchModuleError) as error:
         raise FieldbookError(f"{where}: {_driver(error, url)}") from None
     except exc.ResourceClosedError:
@@ -95,7 +98,7 @@ def _driver(error: Exception, url: str) -> str:
     if "psycopg" in str(error):
         return "PostgreSQL needs psycopg, which is not installed: pip install 'fieldbook[postgres]'"
     kind = url.partition(":")[0]
-    return f"the driver of {kind} is not installed ({str(error)[:80]}): install the one that SQLAlchemy's pages name for it"
+    return f"the driver of {kind} is not installed ({str(error)[:80]}): install it; SQLAlchemy's pages name it"
 
 # %% ../../../notebooks/problems/database.ipynb #bf082eb3
 def _secretless(text: str, url: str) -> str:
@@ -111,7 +114,9 @@ def _only(connection: Any, where: str) -> str:
     seen = inspect(connection)
     names = [*seen.get_table_names(), *seen.get_view_names()]
     if len(names) != 1:
-        raise FieldbookError(f"{where}: which table is meant? It has {', '.join(names[:20]) or 'none'}: say --table or --query")
+        raise FieldbookError(
+            f"{where}: which table is meant? It has {', '.join(names[:20]) or 'none'}: say --table or --query"
+        )
     return names[0]
 
 # %% ../../../notebooks/problems/database.ipynb #ec8099e9
@@ -126,7 +131,7 @@ def _named(connection: Any, table: str) -> str:
     return quote(table)
 
 # %% ../../../notebooks/problems/database.ipynb #8b17c011
-def _frame(names: list[str], rows: list[tuple[Any, ...]], where: str) -> pd.DataFrame:
+def _frame(names: list[str], rows: list[tuple[Any, ...]], drop: Sequence[str], where: str) -> pd.DataFrame:
     """Return rows as columns; an array, an object or bytes are told with the column's name."""
     import datetime
     from decimal import Decimal
@@ -141,11 +146,15 @@ def _frame(names: list[str], rows: list[tuple[Any, ...]], where: str) -> pd.Data
 
     made = {}
     for place, name in enumerate(once(tidy(names), where)):
+        if name in drop:
+            continue
         values = [single(row[place]) for row in rows]
         held = next((value for value in values if isinstance(value, list | dict | tuple | bytes | memoryview)), None)
         if held is not None:
             kind = "bytes" if isinstance(held, bytes | memoryview) else "lists or objects"
-            raise FieldbookError(f"{where}: column {name!r} holds {kind}; leave it out in a --query, or take a part of it there")
+            raise FieldbookError(
+                f"{where}: column {name!r} holds {kind}; leave it out (--drop {name!r}), or take a part in a --query"
+            )
         plain = (str, int, float, bool, datetime.date, datetime.timedelta)
         values = [value if value is None or isinstance(value, plain) else str(value) for value in values]
         zoned = any(isinstance(value, datetime.datetime) and value.tzinfo for value in values)

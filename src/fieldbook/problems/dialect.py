@@ -14,7 +14,7 @@ from .. import FieldbookError
 from ..core.strict import Strict
 
 # %% auto #0
-__all__ = ['PACKED', 'MARKS', 'USUAL', 'SIGNS', 'Dialect', 'Content', 'unpacked', 'decoded', 'Encoding', 'encoding_of']
+__all__ = ['PACKED', 'MARKS', 'USUAL', 'SIGNS', 'STRANGE', 'Dialect', 'Content', 'unpacked', 'decoded', 'Encoding', 'encoding_of']
 
 # %% ../../../notebooks/problems/dialect.ipynb #c077041b
 class Dialect(Strict):
@@ -89,7 +89,9 @@ def _from_archive(path: Path, data: bytes) -> Content:
                 return Content(path.name, data)
             if len(names) != 1:
                 held = ", ".join(names[:3]) or "none"
-                raise FieldbookError(f"{path} holds {len(names)} files ({held}): unpack it, and name one, or the folder")
+                raise FieldbookError(
+                    f"{path} holds {len(names)} files ({held}): unpack it, and name one, or the folder"
+                )
             return Content(Path(names[0]).name, archive.read(names[0]))
     except (zipfile.BadZipFile, RuntimeError, OSError, EOFError) as error:
         raise FieldbookError(f"{path} cannot be unpacked: {error}; copy it again") from None
@@ -106,7 +108,9 @@ def decoded(data: bytes, encoding: str, where: str) -> str:
     try:
         text = data.decode("utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding)
     except LookupError:
-        raise FieldbookError(f"{where}: there is no encoding {encoding!r}; utf-8, cp1252 and utf-16 are usual") from None
+        raise FieldbookError(
+            f"{where}: there is no encoding {encoding!r}; utf-8, cp1252 and utf-16 are usual"
+        ) from None
     except UnicodeError as error:
         at = getattr(error, "start", 0)
         line = data.count(b"\n", 0, at) + 1
@@ -162,21 +166,23 @@ def encoding_of(data: bytes, where: str) -> Encoding:
 USUAL = set("äöüÄÖÜßéèêëÉÈÊËàâáãåæÀÂÁÃÅÆçÇñÑòóôõøÒÓÔÕØìíîïÍÎÏùúûÙÚÛýÿœŒ")
 SIGNS = set("€£§°«»–—‘’“”…µ²³¹½¼¾©®·ºª¿¡±×÷•\u00a0")
 
+# %% ../../../notebooks/problems/dialect.ipynb #1268c67b
+STRANGE = re.compile(r"[A-Za-z][£§°¹²³½¼¾¿¡±×÷•][a-z]|[£¥§¹²³][a-z]|[A-Za-z][À-Þ][a-z]|[a-z][«»][a-z]")
+
 # %% ../../../notebooks/problems/dialect.ipynb #943615e4
 def _western(data: bytes) -> Encoding | None:
-    """Return cp1252 if all it then holds is usual in Western European text, and most letters are plain ones."""
-    try:
-        text = data.decode("cp1252")
-    except UnicodeDecodeError:
-        return None
-    words = [word for word in re.findall(r"\S*[^\x00-\x7f]\S*", text)]
-    high = [sign for word in words for sign in word if sign > "\x7f"]
-    letters = [sign for word in words for sign in word if sign.isalpha()]
-    inside = re.search(r"[A-Za-z](?:[£§°¹²³½¼¾¿¡±×÷•„‚ˆ‰]|[«»])[a-z]", " ".join(words))
-    accented = sum(sign in USUAL for sign in high)
-    if set(high) <= USUAL | SIGNS and not inside and (accented <= 0.5 * len(letters) or accented < 3):
-        shown = re.search(r"[^\W\d_]*[^\x00-\x7f][^\W\d_]*", " ".join(words))
-        return Encoding("cp1252", f"as in {shown[0]!r}" if shown else "")
+    """Return an encoding in which all is usual in Western European text, and most letters are plain ones."""
+    for name in ("cp1252", "mac_roman", "cp850"):
+        try:
+            text = data.decode(name)
+        except UnicodeDecodeError:
+            continue
+        words = " ".join(re.findall(r"\S*[^\x00-\x7f]\S*", text))
+        high, letters = re.findall(r"[^\x00-\x7f]", words), sum(map(str.isalpha, words))
+        accented = sum(sign in USUAL for sign in high)
+        if set(high) <= USUAL | SIGNS and not STRANGE.search(words) and (accented <= 0.5 * letters or accented < 3):
+            shown = re.search(r"[^\W\d_]*[^\x00-\x7f][^\W\d_]*", words)
+            return Encoding(name, f"as in {shown[0]!r}" if shown else "")
     return None
 
 # %% ../../../notebooks/problems/dialect.ipynb #9207d96f
@@ -189,6 +195,8 @@ def _likely(data: bytes, where: str) -> Encoding:
     try:
         text = data.decode(best.encoding if best else "ascii")
     except UnicodeDecodeError:
-        raise FieldbookError(f"{where}: its encoding is not recognised; say `read.encoding`, or save it as UTF-8") from None
+        raise FieldbookError(
+            f"{where}: its encoding is not recognised; say `read.encoding`, or save it as UTF-8"
+        ) from None
     words = re.findall(r"[^\s;,|]*[^\x00-\x7f][^\s;,|]*", text)
     return Encoding(best.encoding, f"the likeliest; check that {', '.join(map(repr, words[:3]))} is right")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,7 +39,13 @@ class Fetched(NamedTuple):
 
 # %% ../../../notebooks/problems/fetch.ipynb #2a24bbf7
 def fetch(
-    source: str, folder: Path = SOURCES, table: str | None = None, query: str | None = None, name: str | None = None, force: bool = False
+    source: str,
+    folder: Path = SOURCES,
+    table: str | None = None,
+    query: str | None = None,
+    name: str | None = None,
+    force: bool = False,
+    drop: Sequence[str] = (),
 ) -> Fetched:
     """Bring a source into the project, unless it is there: a file or folder as it is, rows of a database as Parquet.
 
@@ -49,6 +56,7 @@ def fetch(
     table, query : of a database; see `table_of`.
     name : of the file for a database's rows, without a suffix; the table's, or the database's, if not given.
     force : whether something else of the same name may be replaced.
+    drop : columns of a database that are not read.
 
     Raises
     ------
@@ -59,7 +67,7 @@ def fetch(
     if not is_database(source) and not path.exists():
         raise FieldbookError(f"there is no file or folder {source}; say where it is")
     if is_database(source) or path.is_file() and is_sqlite(path):
-        return _snapshot(source, folder, table, query, name, force)
+        return _snapshot(source, folder, table, query, name, force, drop)
     if table or query:
         raise FieldbookError(f"{source} is no database: --table and --query are for one")
     if is_inside(source, folder):
@@ -71,7 +79,10 @@ def fetch(
         with drafted(target) as draft:
             shutil.copytree(path, draft, symlinks=False) if path.is_dir() else shutil.copyfile(path, draft)
     what = "is the same as" if same else "copied to"
-    return Fetched(target.as_posix(), [f"{source} {what} {target}, which is what is read from here on: later changes of the original are not seen"])
+    return Fetched(
+        target.as_posix(),
+        [f"{source} {what} {target}, which is what is read from here on: later changes of the original are not seen"],
+    )
 
 # %% ../../../notebooks/problems/fetch.ipynb #83e52c83
 def is_sqlite(path: Path) -> bool:
@@ -90,12 +101,16 @@ def content(path: Path) -> str:
 def _free(target: Path, source: str, force: bool) -> None:
     """Refuse to replace what is there."""
     if target.exists() and not force:
-        raise FieldbookError(f"{target} is there and holds something else than {public(source)}: rename one of them, or --force to replace it")
+        raise FieldbookError(
+            f"{target} is there and holds something else than {public(source)}: rename one, or --force to replace it"
+        )
 
 # %% ../../../notebooks/problems/fetch.ipynb #033dc47d
-def _snapshot(source: str, folder: Path, table: str | None, query: str | None, name: str | None, force: bool) -> Fetched:
+def _snapshot(
+    source: str, folder: Path, table: str | None, query: str | None, name: str | None, force: bool, drop: Sequence[str]
+) -> Fetched:
     """Write the rows of a database to a Parquet file."""
-    rows = table_of(source, table, query)
+    rows = table_of(source, table, query, drop)
     if rows.empty:
         raise FieldbookError(f"{public(source)}: {table or 'the query' if query else 'the table'} has no rows")
     mixed = [column for column in rows if rows[column].dtype == object]
@@ -111,7 +126,10 @@ def _snapshot(source: str, folder: Path, table: str | None, query: str | None, n
         shutil.copyfile(draft, target)
     target.with_suffix(".new").unlink()
     what = f"query {query!r}" if query else f"table {table}" if table else "its table"
-    said = [f"{count(len(rows), 'row')} of {public(source)} ({what}) written to {target}: a snapshot, made again only by `fieldbook adopt`"]
+    said = [
+        f"{count(len(rows), 'row')} of {public(source)} ({what}) written to {target}: a snapshot, "
+        "made again only by `fieldbook adopt`"
+    ]
     if is_database(source) and public(source) != source:
         said.append("the password of the address is written nowhere")
     return Fetched(target.as_posix(), said)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ['arrow', 'frame_of', 'whole', 'values_of', 'from_json', 'rows_in', 'flattened', 'sheets', 'excel', 'filled', 'cell_of']
 
 # %% ../../../notebooks/problems/formats.ipynb #724d6d06
-def arrow(data: bytes, kind: str, where: str) -> pd.DataFrame:
+def arrow(data: bytes, kind: str, drop: list[str], where: str) -> pd.DataFrame:
     """Return the columns of a Parquet or Feather file; an index that has a name is a column.
 
     Raises
@@ -39,11 +39,13 @@ def arrow(data: bytes, kind: str, where: str) -> pd.DataFrame:
         table = (pa.parquet.read_table if kind == "parquet" else pa.feather.read_table)(pa.BufferReader(data))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise FieldbookError(f"{where} cannot be read: {str(error)[:200]}") from None
-    return frame_of(table, where)
+    return frame_of(
+        table.select([place for place, name in enumerate(tidy(table.column_names)) if name not in drop]), where
+    )
 
 # %% ../../../notebooks/problems/formats.ipynb #c1dab2ce
 def frame_of(table: pa.Table, where: str) -> pd.DataFrame:
-    """Return the columns of an Arrow table: whole numbers without loss, lengths of time in seconds, decimals as floats."""
+    """Return the columns of an Arrow table: whole numbers without loss, durations in seconds, decimals as floats."""
     import pandas as pd
     import pyarrow as pa
     from pyarrow import types
@@ -52,11 +54,16 @@ def frame_of(table: pa.Table, where: str) -> pd.DataFrame:
     kept: dict[str, pd.Series] = {}
     for name, field, values in zip(tidy(table.column_names), table.schema, table.columns):
         kind = field.type.value_type if types.is_dictionary(field.type) else field.type
-        if types.is_nested(kind) or types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+        if (
+            types.is_nested(kind)
+            or types.is_binary(kind)
+            or types.is_large_binary(kind)
+            or types.is_fixed_size_binary(kind)
+        ):
             what = "lists" if types.is_list(kind) or types.is_large_list(kind) else f"values of type {kind}"
             raise FieldbookError(
                 f"{where}: column {name!r} holds {what}, and a column must hold single values: "
-                "drop it with `read.drop`, or make a column of each part, or a count, before"
+                f"leave it out (--drop {name!r}, `read.drop`), or make a column of each part, or a count, before"
             )
         if field.name.startswith("__index_level_"):
             continue
@@ -76,7 +83,7 @@ def frame_of(table: pa.Table, where: str) -> pd.DataFrame:
 
 # %% ../../../notebooks/problems/formats.ipynb #e48573d8
 def whole(values: pd.Series) -> pd.Series:
-    """Return whole numbers as int64, or float64 where some are missing, or Int64 or text where that would lose digits."""
+    """Return whole numbers as int64; float64 where some are missing; Int64 or text where that would lose digits."""
     known = values.dropna()
     if len(known) and int(known.max()) >= 2**63:
         return values.astype(object).map(str, na_action="ignore").astype("str")
@@ -101,7 +108,7 @@ def values_of(values: list[Any]) -> pd.Series:
     return pd.Series(values, dtype="bool" if kinds == {bool} and None not in values else object)
 
 # %% ../../../notebooks/problems/formats.ipynb #86df8cc1
-def from_json(text: str, records: str | None, lines: bool, where: str) -> pd.DataFrame:
+def from_json(text: str, reading: Reading, lines: bool, where: str) -> pd.DataFrame:
     """Return the columns of JSON: a list of objects, an object of columns, or an object a line.
 
     An object inside a row becomes columns with dotted names, one level deep.
@@ -113,19 +120,19 @@ def from_json(text: str, records: str | None, lines: bool, where: str) -> pd.Dat
     """
     import pandas as pd
 
-    rows = _by_line(text, where) if lines else rows_in(_loaded(text, where), records, where)
+    rows = _by_line(text, where) if lines else rows_in(_loaded(text, where), reading.records, where)
     if not rows:
         raise FieldbookError(f"{where} has no rows")
     flat = [flattened(row) for row in rows]
-    names = list(dict.fromkeys(name for row in flat for name in row))
+    names = [name for name in dict.fromkeys(name for row in flat for name in row) if name not in reading.drop]
     columns = {name: [row.get(name) for row in flat] for name in names}
     for name, values in columns.items():
         held = next((value for value in values if isinstance(value, list | dict)), None)
         if held is not None:
             what = "lists" if isinstance(held, list) else "objects inside objects"
             raise FieldbookError(
-                f"{where}: column {name!r} holds {what} ({json.dumps(held)[:60]}), and a column must hold single values: "
-                "make a column of each part, or a count, or leave it out of the file"
+                f"{where}: column {name!r} holds {what} ({json.dumps(held)[:60]}), and must hold single values: "
+                f"leave it out (--drop {name!r}, `read.drop`), or make a column of each part, or a count, before"
             )
     return pd.DataFrame({name: values_of(values) for name, values in zip(once(tidy(names), where), columns.values())})
 
@@ -159,13 +166,19 @@ def rows_in(held: Any, records: str | None, where: str) -> list[dict[str, Any]]:
     if isinstance(held, dict) and {"columns", "data"} <= held.keys():
         return [dict(zip(map(str, held["columns"]), row)) for row in held["data"]]
     if isinstance(held, dict) and held and all(isinstance(values, dict | list) for values in held.values()):
-        columns = {name: values if isinstance(values, dict) else dict(enumerate(values)) for name, values in held.items()}
+        columns = {
+            name: values if isinstance(values, dict) else dict(enumerate(values)) for name, values in held.items()
+        }
         places = list(next(iter(columns.values())))
-        if all(list(values) == places for values in columns.values()) and len(columns) > 0:
+        if all(name.isdigit() for name in held) and not all(str(place).isdigit() for place in places):
+            return list(columns.values())
+        if all(list(values) == places for values in columns.values()):
             return [{name: values[place] for name, values in columns.items()} for place in places]
     if isinstance(held, list) and all(isinstance(row, dict) for row in held):
         return held
-    raise FieldbookError(f"{where} holds no table: a list of objects, or an object of columns, is one; see `read.records`")
+    raise FieldbookError(
+        f"{where} holds no table: a list of objects, or an object of columns, is one; see `read.records`"
+    )
 
 # %% ../../../notebooks/problems/formats.ipynb #7c31049c
 def flattened(row: dict[str, Any]) -> dict[str, Any]:
@@ -188,7 +201,7 @@ def sheets(data: bytes, where: str) -> dict[str, list[tuple[Any, ...]]]:
         from openpyxl import load_workbook
     except ImportError:
         raise FieldbookError(
-            f"{where}: workbooks need openpyxl, which is not installed: pip install 'fieldbook[excel]', or save it as CSV"
+            f"{where}: workbooks need openpyxl, which is not installed: pip install 'fieldbook[excel]', or save as CSV"
         ) from None
     try:
         book = load_workbook(io.BytesIO(data), read_only=True, data_only=True)
@@ -219,9 +232,14 @@ def excel(data: bytes, reading: Reading, where: str) -> pd.DataFrame:
     if not body:
         raise FieldbookError(f"{where} has no rows")
     width = max(place for row in body for place, cell in enumerate(row, 1) if filled(cell))
-    named = [place for place in range(max(width, len(header))) if any(filled(row[place]) for row in body if place < len(row)) or (place < len(header) and filled(header[place]))]
-    names = once(tidy(header[place] if place < len(header) else None for place in range(max(named) + 1)), where)
-    cells = {names[place]: [cell_of(row[place]) if place < len(row) else None for row in body] for place in named}
+    header = [*header, *[None] * width][: max(width, len(header))]
+    body = [[*row, *[None] * len(header)] for row in body]
+    used = [place for place, name in enumerate(header) if filled(name) or any(filled(row[place]) for row in body)]
+    names = tidy(header)
+    cells = {
+        name: [cell_of(row[place]) for row in body]
+        for place, name in zip(used, once([names[place] for place in used], where))
+    }
     return pd.DataFrame({name: _dated(values) for name, values in cells.items()}, copy=False)
 
 # %% ../../../notebooks/problems/formats.ipynb #8c2db809

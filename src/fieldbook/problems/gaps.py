@@ -13,22 +13,38 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['GAPS', 'STANDS_FOR_NONE', 'is_gap', 'sentinel']
+__all__ = ['GAPS', 'LONGEST', 'STANDS_FOR_NONE', 'is_gap', 'sentinel']
 
 # %% ../../../notebooks/problems/gaps.ipynb #e2719037
 GAPS = set(
-    "na|n/a|#n/a|n.a.|n.a|nan|<na>|nat|null|(null)|none|(none)|nil|missing|unknown|undefined|not available|not applicable|not known|no data|nodata|"
-    "n.d.|nd|k.a.|k. a.|keine angabe|unbekannt|fehlt|leer|s/d|inconnu|#div/0!|#value!|#ref!|#null!|#num!|#name?|inf|-inf|infinity|"
-    "?|-|\u2013|\u2014|.|*|#|_|/|\\n|0000-00-00|0000-00-00 00:00:00|00/00/0000|00.00.0000|void|empty|blank|tbd|tba".split("|")
+    (
+        "na|n/a|#n/a|n.a.|n.a|nan|<na>|nat|null|(null)|none|(none)|nil|missing|unknown|undefined|"
+        "not available|not applicable|not known|no data|nodata|n.d.|nd|k.a.|k. a.|keine angabe|unbekannt|"
+        "fehlt|leer|s/d|inconnu|#div/0!|#value!|#ref!|#null!|#num!|#name?|inf|-inf|infinity|?|-|\u2013|\u2014|"
+        ".|*|#|_|/|\\n|0000-00-00|0000-00-00 00:00:00|00/00/0000|00.00.0000|void|empty|blank|tbd|tba"
+    ).split("|")
 )
+
+# %% ../../../notebooks/problems/gaps.ipynb #cd21c932
+LONGEST = 30  # signs in such a word, with blanks around it
 
 # %% ../../../notebooks/problems/gaps.ipynb #aab4a05c
 def is_gap(text: pd.Series) -> pd.Series:
     """Return, for each text, whether it is a usual word for a value that is missing."""
-    return folded(text).str.lower().isin(GAPS)
+    import pandas as pd
+
+    short = text[text.str.len() <= LONGEST]
+    found = pd.Series(False, index=text.index)
+    found[short.index] = folded(short).str.lower().isin(GAPS)
+    return found
 
 # %% ../../../notebooks/problems/gaps.ipynb #366e6db7
-STANDS_FOR_NONE = [sign * float("9" * digits) for digits in range(2, 8) for sign in (-1, 1)] + [-9998.0, -8888.0, -1e6, -99999.99]
+STANDS_FOR_NONE = [sign * float("9" * digits) for digits in range(2, 8) for sign in (-1, 1)] + [
+    -9998.0,
+    -8888.0,
+    -1e6,
+    -99999.99,
+]
 
 # %% ../../../notebooks/problems/gaps.ipynb #dd40f6f3
 def sentinel(values: pd.Series) -> float | None:

@@ -73,7 +73,11 @@ class Join(Strict):
     @property
     def keys(self) -> dict[str, str]:
         """For each key of the problem's table, the other's."""
-        return self.on if isinstance(self.on, dict) else {name: name for name in ([self.on] if isinstance(self.on, str) else self.on)}
+        return (
+            self.on
+            if isinstance(self.on, dict)
+            else {name: name for name in ([self.on] if isinstance(self.on, str) else self.on)}
+        )
 
     def rows(self) -> pd.DataFrame:
         """Return the other table; its times are in UTC.
@@ -87,6 +91,10 @@ class Join(Strict):
         self.check(table)
         return table.assign(**{self.as_of: utc(table[self.as_of])}) if self.as_of else table
 
+    def until(self, table: pd.DataFrame, now: pd.Timestamp) -> pd.DataFrame:
+        """Return the rows that were known at `now`."""
+        return table[table[self.as_of] <= now] if self.as_of else table
+
     def check(self, table: pd.DataFrame) -> None:
         """Refuse a table that lacks a column, or that has a key twice where nothing says which is meant."""
         for name in [*self.keys.values(), *([self.as_of] if self.as_of else []), *(self.columns or [])]:
@@ -96,7 +104,7 @@ class Join(Strict):
         if len(double):
             key = ", ".join(map(str, double.iloc[0][list(self.keys.values())]))
             raise FieldbookError(
-                f"conf: problem.join: {self.source} has {len(double)} rows whose key is not theirs alone, such as {key!r}: "
+                f"conf: problem.join: {self.source} has {len(double)} rows whose key is not theirs alone, as {key!r}: "
                 "say `as_of`, the column with the time from which a row is known, or keep one row for each key"
             )
 
@@ -111,7 +119,7 @@ def key_of(table: pd.DataFrame, names: list[str]) -> pd.Series:
 
 # %% ../../../notebooks/problems/join.ipynb #85e54072
 def joined(rows: pd.DataFrame, as_of: pd.Series, other: pd.DataFrame, join: Join) -> pd.DataFrame:
-    """Return the columns of another table for each row, under their new names, in the order and with the index of the rows.
+    """Return the columns of another table for each row, under their new names; order and index are those of the rows.
 
     Parameters
     ----------
@@ -141,7 +149,9 @@ def joined(rows: pd.DataFrame, as_of: pd.Series, other: pd.DataFrame, join: Join
         found = _row_of(left, place)
         return other[list(taken)].rename(columns=taken).reset_index(drop=True).reindex(found).set_index(rows.index)
     if as_of.isna().all():
-        raise FieldbookError(f"conf: problem.join: {join.source} has times and the problem has none: say `as_of` of the problem")
+        raise FieldbookError(
+            f"conf: problem.join: {join.source} has times and the problem has none: say `as_of` of the problem"
+        )
     known = other[list(taken)].assign(known_at=other[join.as_of], key=right).dropna(subset=["known_at", "key"])
     asked = left.to_frame("key").assign(as_of=as_of).dropna()
     hours = FOREVER if join.within_hours is None else join.within_hours

@@ -17,7 +17,7 @@ from .rows import Record, records, tidy, uneven
 
 # %% auto #0
 __all__ = ['NUMBER', 'MOMENT', 'SIGNS', 'TOTAL', 'SAMPLE', 'look', 'Split', 'splits', 'is_data', 'Top', 'top', 'is_note', 'notes',
-           'Layout', 'layout', 'distinct']
+           'Layout', 'layout', 'Scan', 'scan', 'distinct']
 
 # %% ../../../notebooks/problems/layout.ipynb #945d52c0
 NUMBER = re.compile(r"[-+\u2212]?\s?[$€£¥]?\s?(\d[\d.,'’\u00a0\u202f ]*|[.,]\d+)([eE][-+]?\d+)?\s?[%€$£]?")
@@ -51,16 +51,23 @@ def splits(sample: str) -> list[Split]:
     """Return the ways to split a text's first lines into fields, the best first."""
     lines = sample.splitlines(keepends=True)
     escape = "\\" if re.search(r'\\"', sample) and not re.search(r'[^\\]""[^,;\t|\n]', sample) else None
-    quotes = ['"', "'"] if '"' not in sample and re.search(r"(?m)(^|[,;\t|])\s?'[^'\n]*'(?=[,;\t|]|\s*$)", sample) else ['"']
+    quotes = (
+        ['"', "'"] if '"' not in sample and re.search(r"(?m)(^|[,;\t|])\s?'[^'\n]*'(?=[,;\t|]|\s*$)", sample) else ['"']
+    )
     found = [_split(lines, sign, quote, escape) for sign in SIGNS for quote in quotes if sign in sample]
     return sorted(filter(None, found), key=lambda split: -split.score)
 
 # %% ../../../notebooks/problems/layout.ipynb #5b135942
 def _split(lines: list[str], sign: str, quote: str, escape: str | None) -> Split | None:
-    """Return how good it is to split at a sign; nothing if fewer than half of the rows agree, or they have one field."""
+    """Return how good it is to split at a sign; nothing if fewer than half of the rows agree, or have one field."""
     try:
         reader = csv.reader(
-            lines, delimiter=sign, quotechar=quote, escapechar=escape, doublequote=not escape, skipinitialspace=sign == " "
+            lines,
+            delimiter=sign,
+            quotechar=quote,
+            escapechar=escape,
+            doublequote=not escape,
+            skipinitialspace=sign == " ",
         )
         rows = [[field.strip() for field in row] for row in reader if any(row)]
     except csv.Error:
@@ -82,7 +89,9 @@ def is_data(first: list[str], below: list[list[str]]) -> bool:
     typed = [
         (field, look(field))
         for field, kind in zip(first, kinds)
-        if kind and look(field) in ("number", "time") and sum(k in (look(field), "empty") for k in kind) > 0.8 * len(kind)
+        if kind
+        and look(field) in ("number", "time")
+        and sum(k in (look(field), "empty") for k in kind) > 0.8 * len(kind)
     ]
     named = any(
         look(field) == "word" and kind and sum(k in ("number", "time") for k in kind) > 0.8 * len(kind)
@@ -93,7 +102,7 @@ def is_data(first: list[str], below: list[list[str]]) -> bool:
 
 # %% ../../../notebooks/problems/layout.ipynb #ac939200
 class Top(NamedTuple):
-    """The header: its names, how many lines stand above it, and whether the rows have one empty field more."""
+    """The header: its names as they stand, how many lines are above it, and whether rows have one empty field more."""
 
     names: list[str]
     skip: int
@@ -116,7 +125,7 @@ def top(rows: list[Record], width: int, where: str) -> Top:
         filled = sum(map(bool, fields))
         later = [record.fields for record in rows[place + 1 :] if len(record.fields) == width][:50]
         if ends and len(fields) == width - 1 and later and filled >= width - 2:
-            return Top(tidy(fields), line - 1, True, False)
+            return Top(fields, line - 1, True, False)
         if len(fields) == width and (filled > width / 2 or filled >= width - 1):
             remark = fields[0].startswith("#") and later and not is_data(later[0], later[1:])
             if remark:
@@ -124,15 +133,19 @@ def top(rows: list[Record], width: int, where: str) -> Top:
             without = is_data(fields, later)
             if above and without and len(above.fields) == width - 1 > 1:
                 told = uneven(fields, width - 1, ",")
-                raise FieldbookError(f"{where}, line {line}: {told.partition(';')[0]}; name all columns in line {above.line}")
-            return Top([f"column_{n}" for n in range(1, width + 1)] if without else tidy(fields), line - 1, False, without)
+                raise FieldbookError(
+                    f"{where}, line {line}: {told.partition(';')[0]}; name all columns in line {above.line}"
+                )
+            return Top([f"column_{n}" for n in range(1, width + 1)] if without else fields, line - 1, False, without)
         above = Record(line, fields)
-    raise FieldbookError(f"{where}: no row with the names of the columns is found; count the lines above it in `read.skip`")
+    raise FieldbookError(
+        f"{where}: no row with the names of the columns is found; count the lines above it in `read.skip`"
+    )
 
 # %% ../../../notebooks/problems/layout.ipynb #85a38543
 TOTAL = re.compile(
-    r"(grand |sub-?)?totals?|sums?|overall|summe|gesamt(summe)?|insgesamt|zusammen|somme|totaux|totale|suma|averages?|avg|means?|"
-    r"mittel(wert)?|durchschnitt|moyenne|media|median|std|count|anzahl|Σ|all( rows)?",
+    r"(grand |sub-?)?totals?|sums?|overall|summe|gesamt(summe)?|insgesamt|zusammen|somme|totaux|totale|suma|averages?|"
+    r"avg|means?|mittel(wert)?|durchschnitt|moyenne|media|median|std|count|anzahl|Σ|all( rows)?",
     re.I,
 )
 
@@ -153,6 +166,8 @@ def notes(tail: list[Record], width: int) -> list[Record]:
     body = [record.fields for record in tail if len(record.fields) == width]
     kinds = [Counter(look(row[place]) for row in body).most_common(1)[0][0] for place in range(width)] if body else []
     found: list[Record] = []
+    if width < 2:
+        return found  # of one column, nothing tells a note from a row
     for record in reversed(tail[len(tail) // 2 :] if len(tail) > 3 else tail[1:]):
         if not kinds or not is_note(record.fields, kinds):
             break
@@ -184,23 +199,50 @@ def layout(text: str, encoding: str, where: str) -> Layout:
     if not sample.strip():
         raise FieldbookError(f"{where} cannot be read: it is empty")
     ways = splits(sample)
-    way = next((way for way in ways if said and way.delimiter == said[1]), ways[0] if ways else Split(0, 1, ",", '"', None))
-    base = Dialect(encoding=encoding, delimiter=way.delimiter, quote=way.quote, escape=way.escape, strip=way.delimiter == " ")
-    body = records(text, base.model_copy(update={"skip": int(bool(said))}), where)
+    way = next(
+        (way for way in ways if said and way.delimiter == said[1]), ways[0] if ways else Split(0, 1, ",", '"', None)
+    )
+    base = Dialect(
+        encoding=encoding, delimiter=way.delimiter, quote=way.quote, escape=way.escape, strip=way.delimiter == " "
+    )
+    base, letters = base.model_copy(update={"skip": int(bool(said))}), []
+    try:
+        first, last, blanks = scan(text, base, where)
+    except FieldbookError:
+        if way.delimiter != "\t":
+            raise
+        base = base.model_copy(update={"quote": ""})  # as databases write tab-separated text
+        first, last, blanks = scan(text, base, where)
+        letters = ["quotes are signs like any other, since not all of them are closed"]
+    at = top(first, way.width, where)
+    tail = notes([record for record in last if record.line > at.skip + (not at.without)], way.width)
+    found = _told(base, at, tail, blanks, lines, first)
+    return found._replace(sentences=[*letters, *found.sentences])
+
+# %% ../../../notebooks/problems/layout.ipynb #2e427bf3
+class Scan(NamedTuple):
+    """The first and the last records of a text, and in how many there are blanks around a field."""
+
+    first: list[Record]
+    last: list[Record]
+    blanks: int
+
+# %% ../../../notebooks/problems/layout.ipynb #d7e39f02
+def scan(text: str, dialect: Dialect, where: str) -> Scan:
+    """Go through all records of a text once."""
     first: list[Record] = []
     last: deque[Record] = deque(maxlen=60)
-    blanks = 0
-    for record in body:
+    sign, blanks = re.escape(dialect.delimiter or ","), 0
+    loose = re.search(rf'(?m)(?:^|{sign})"? | "?(?:{sign}|$)', text) is not None
+    for record in records(text, dialect, where):
         if len(first) < SAMPLE:
             first.append(record)
         last.append(record)
-        blanks += any(field[:1] == " " or field[-1:] == " " for field in record.fields)
-    at = top(first, way.width, where)
-    tail = notes([record for record in last if record.line > at.skip + (not at.without)], way.width)
-    return _told(base, at, tail, blanks, lines)
+        blanks += loose and any(field[:1] == " " or field[-1:] == " " for field in record.fields)
+    return Scan(first, list(last), blanks)
 
 # %% ../../../notebooks/problems/layout.ipynb #ad6f9393
-def _told(base: Dialect, at: Top, tail: list[Record], blanks: int, lines: list[str]) -> Layout:
+def _told(base: Dialect, at: Top, tail: list[Record], blanks: int, lines: list[str], first: list[Record]) -> Layout:
     """Return the dialect with header and notes, and the sentences about them."""
     sentences = []
     if at.skip:
@@ -209,20 +251,42 @@ def _told(base: Dialect, at: Top, tail: list[Record], blanks: int, lines: list[s
     if at.trailing:
         sentences.append("each row ends in a delimiter that the header has not: the empty last field is dropped")
     if at.without:
-        sentences.append(f"no header: the first row looks like the others, so the columns are {', '.join(at.names[:3])} ..")
-    doubled = sorted({name for name in at.names if at.names.count(name) > 1})
-    names = distinct(at.names)
-    if doubled:
-        sentences.append(f"the header names {', '.join(map(repr, doubled))} more than once: the later ones get a number")
+        sentences.append(
+            f"no header: the first row looks like the others, so the columns are called {', '.join(at.names[:3])} .."
+        )
+    names, said = _names(at, first)
+    sentences += said
     if tail:
         shown = "; ".join(repr((base.delimiter or ",").join(record.fields)[:50]) for record in tail[:2])
         sentences.append(f"{count(len(tail), 'row')} below the table left out: {shown}")
     if blanks:
         sentences.append(f"blanks around fields, in {count(blanks, 'row')}, are no part of them")
-    skip = at.skip + bool(doubled)
-    given = names if doubled or at.without else None
-    found = {"skip": skip, "trailing": at.trailing, "below": len(tail), "names": given, "strip": base.strip or blanks > 0}
+    doubled = not at.without and names != tidy(at.names)
+    found = {"skip": at.skip + doubled, "trailing": at.trailing, "below": len(tail), "strip": base.strip or blanks > 0}
+    found["names"] = names if doubled or at.without else None
     return Layout(base.model_copy(update=found), sentences)
+
+# %% ../../../notebooks/problems/layout.ipynb #d3638819
+def _names(at: Top, first: list[Record]) -> tuple[list[str], list[str]]:
+    """Return the names of the columns, each once, and what must be said of them."""
+    sentences, tidied = [], tidy(at.names)
+    doubled = sorted({name for name in tidied if tidied.count(name) > 1})
+    names = distinct(tidied)
+    for place, name in enumerate(at.names):
+        if not name.strip():
+            held = any(
+                place < len(record.fields) and record.fields[place] for record in first if record.line > at.skip + 1
+            )
+            sentences.append(
+                f"column {place + 1} has no name: it is {f'called {names[place]}' if held else 'dropped if empty'}"
+            )
+    if any(name != name.strip() for name in at.names):
+        sentences.append("blanks around names in the header are no part of them")
+    if doubled:
+        sentences.append(
+            f"the header names {', '.join(map(repr, doubled))} more than once: the later ones get a number"
+        )
+    return names, sentences
 
 # %% ../../../notebooks/problems/layout.ipynb #c716b483
 def distinct(names: list[str]) -> list[str]:

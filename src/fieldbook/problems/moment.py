@@ -55,7 +55,9 @@ def times(values: pd.Series, form: str) -> pd.Series:
     try:
         made = parsed(values, form)
     except ValueError as error:
-        raise FieldbookError(f"column {values.name}: {form!r} is no form of a time ({error}); see strptime, or say iso") from None
+        raise FieldbookError(
+            f"column {values.name}: {form!r} is no form of a time ({error}); see strptime, or say iso"
+        ) from None
     wrong = made.isna() & values.notna()
     if wrong.any():
         rows = "; ".join(f"row {row}: {value!r}" for row, value in values[wrong].head(3).items())
@@ -66,24 +68,30 @@ def times(values: pd.Series, form: str) -> pd.Series:
 
 # %% ../../../notebooks/problems/moment.ipynb #2b9ea7e4
 DAYS = (
-    "%d/%m/%Y %m/%d/%Y %d/%m/%y %m/%d/%y %Y/%m/%d %d-%m-%Y %m-%d-%Y %d-%m-%y %m-%d-%y %y-%m-%d %d.%m.%Y %d.%m.%y %Y.%m.%d %Y%m%d "
-    "%d-%b-%Y %d-%b-%y %d%b%Y %Y-%b-%d %b-%Y %B-%Y %b-%y %m/%Y %m.%Y %m-%Y %Y/%m %Y-%m %b/%Y"
+    "%Y-%m-%d %d/%m/%Y %m/%d/%Y %d/%m/%y %m/%d/%y %Y/%m/%d %d-%m-%Y %m-%d-%Y %d-%m-%y %m-%d-%y %y-%m-%d %d.%m.%Y "
+    "%d.%m.%y %Y.%m.%d %Y%m%d "
+    "%d-%b-%Y %d-%b-%y %d%b%Y %Y-%b-%d %b-%Y %B-%Y %b-%y %m/%Y %m-%Y %Y/%m %Y-%m %b/%Y"
 ).split() + (
-    "%d %b %Y|%d %B %Y|%b %d, %Y|%B %d, %Y|%b %d %Y|%B %d %Y|%d. %B %Y|%d. %b %Y|%d %b %y|%d %b, %Y|%d %B, %Y|%a, %d %b %Y|%A, %d %B %Y|"
+    "%d %b %Y|%d %B %Y|%b %d, %Y|%B %d, %Y|%b %d %Y|%B %d %Y|%d. %B %Y|%d. %b %Y|%d %b %y|%d %b, %Y|%d %B, %Y|"
+    "%a, %d %b %Y|%A, %d %B %Y|"
     "%a %b %d %Y|%A, %B %d, %Y|%b %Y|%B %Y|%Y %b %d|%d %m %Y|%Y %m %d"
 ).split("|")
 CLOCKS = (
-    "| %H:%M| %H:%M:%S| %H:%M:%S.%f| %I:%M %p| %I:%M:%S %p| %I:%M%p|T%H:%M|T%H:%M:%S|T%H:%M:%S.%f|:%H:%M:%S|, %H:%M|, %H:%M:%S|, %I:%M %p|"
+    "| %H:%M| %H:%M:%S| %H:%M:%S.%f| %I:%M %p| %I:%M:%S %p| %I:%M%p|T%H:%M|T%H:%M:%S|T%H:%M:%S.%f|:%H:%M:%S|, %H:%M|"
+    ", %H:%M:%S|, %I:%M %p|"
     ", %I:%M:%S %p| %H.%M| %H:%M:%S %z| %H:%M %z| - %H:%M| at %I:%M %p| %H:%M:%S.%f %z"
 ).split("|")
 
 # %% ../../../notebooks/problems/moment.ipynb #10f70f9f
-MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|january|february|march|april|june|july|august|september|october|november|december"
+MONTHS = (
+    "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|"
+    "january|february|march|april|june|july|august|september|october|november|december"
+)
 WEEK = "mon|tue|wed|thu|fri|sat|sun|monday|tuesday|wednesday|thursday|friday|saturday|sunday"
 
 # %% ../../../notebooks/problems/moment.ipynb #36b6f1de
 def shape(text: str) -> str:
-    """Return what a time looks like: M for a month's name, W for a day's, p for AM and PM, f for a fraction, the digits by their number."""
+    """Return what a time looks like: M for a month's name, W a day's, p for AM, f fraction, digits by their number."""
     text = re.sub(r"(?<=:\d\d)[.]\d{1,9}", ".f", text.strip().lower())
     text = re.sub(r"(?<=\d)\s?[-+]\d\d:?\d\d$", "z", text) if ":" in text else text
     text = re.sub(rf"(?<![a-z])(?:{WEEK})(?![a-z])", "W", re.sub(rf"(?<![a-z])(?:{MONTHS})(?![a-z])", "M", text))
@@ -104,7 +112,10 @@ def known() -> dict[str, list[str]]:
     return forms
 
 # %% ../../../notebooks/problems/moment.ipynb #74f28492
-ISO = r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:[.,]\d{1,9})?)?\s?(?:Z|UTC|GMT|[-+]\d{2}(?::?\d{2})?)?)?"
+ISO = (
+    r"\d{8}T\d{6}Z?|"
+    r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:[.,]\d{1,9})?)?\s?(?:Z|UTC|GMT|[-+]\d{2}(?::?\d{2})?)?)?"
+)
 
 # %% ../../../notebooks/problems/moment.ipynb #2757d2b0
 class Seen(NamedTuple):
@@ -126,18 +137,19 @@ def times_in(values: pd.Series, least: float = 0.5) -> Seen | None:
     Of several forms that fit as many values, all are returned that differ in at least one.
     """
     iso = values.str.strip().str.fullmatch(ISO)
-    if iso.mean() >= max(least, 0.5) and not iso.all() or iso.all():
-        odd = ~iso | parsed(values, "iso").isna()
-        return Seen(["iso"], odd) if odd.mean() <= 1 - least else None
+    if iso.all() and not (odd := parsed(values, "iso").isna()).all():
+        return Seen(["iso"], odd)
     distinct = values.drop_duplicates()
     shapes = {shape(text) for text in distinct.head(200)}
-    forms = dict.fromkeys(form for one in sorted(shapes) for form in known().get(one, []))
+    forms = dict.fromkeys(form for one in sorted(shapes - {"8"}) for form in known().get(one, []))
     made = {form: parsed(values, form) for form in forms}
+    if iso.any():
+        made = {"iso": parsed(values, "iso").where(iso), **made}
     share = {form: float(column.notna().mean()) for form, column in made.items()}
     most = max(share.values(), default=0.0)
     if most < least:
         return None
-    best = [form for form in forms if share[form] == most]
+    best = [form for form in made if share[form] == most]
     kept: list[str] = []
     for form in best:
         if not any(made[form].equals(made[other]) for other in kept):
@@ -152,7 +164,11 @@ TIMELY = re.compile(
 )
 
 # %% ../../../notebooks/problems/moment.ipynb #e65f628c
-RANGES = {"epoch_s": (631_152_000, 2_208_988_800), "epoch_ms": (631_152_000_000, 2_208_988_800_000), "excel": (32_874, 51_136)}
+RANGES = {
+    "epoch_s": (631_152_000, 2_208_988_800),
+    "epoch_ms": (631_152_000_000, 2_208_988_800_000),
+    "excel": (32_874, 51_136),
+}
 
 # %% ../../../notebooks/problems/moment.ipynb #6a87f222
 def counted(name: str, values: pd.Series) -> tuple[str, bool] | None:
@@ -168,18 +184,26 @@ def counted(name: str, values: pd.Series) -> tuple[str, bool] | None:
 
 # %% ../../../notebooks/problems/moment.ipynb #e5cd2c5e
 def dated(name: str, values: pd.Series) -> str | None:
-    """Return `%Y%m%d` if all of these whole numbers, such as 20241231, are days of 1900 to 2099 that the name calls so."""
+    """Return `%Y%m%d` if all of these whole numbers, as 20241231, are days, and the name says so or they are many."""
     if values.empty or not values.between(19_000_101, 20_991_231).all():
         return None
     days = parsed(values.astype("int64").astype("str"), "%Y%m%d").notna().all()
     return "%Y%m%d" if days and (TIMELY.search(name) or values.nunique() > 20) else None
 
 # %% ../../../notebooks/problems/moment.ipynb #ebe5bf2d
-PARTS = {"%d": "day", "%m": "month", "%Y": "year", "%y": "year of two digits", "%b": "month's name", "%B": "month's name", "%H": "hour",
-         "%M": "minute", "%S": "second", "%I": "hour", "%p": "AM/PM", "%f": "fraction", "%z": "zone", "%a": "weekday", "%A": "weekday"}  # fmt: skip
+PARTS = {
+    "%d": "day", "%m": "month", "%Y": "year", "%y": "year of two digits", "%b": "month's name", "%B": "month's name",
+    "%H": "hour", "%M": "minute", "%S": "second", "%I": "hour", "%p": "AM/PM", "%f": "fraction", "%z": "zone",
+    "%a": "weekday", "%A": "weekday",
+}  # fmt: skip
 
 # %% ../../../notebooks/problems/moment.ipynb #b47a6509
 def spoken(form: str) -> str:
     """Return a form as people say it: day/month/year hour:minute."""
-    counted = {"epoch_s": "seconds since 1970", "epoch_ms": "milliseconds since 1970", "excel": "days since 1900", "iso": "ISO 8601"}
+    counted = {
+        "epoch_s": "seconds since 1970",
+        "epoch_ms": "milliseconds since 1970",
+        "excel": "days since 1900",
+        "iso": "ISO 8601",
+    }
     return counted.get(form) or re.sub(r"%\w", lambda part: PARTS.get(part[0], part[0]), form)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['EXACT', 'BLANKS', 'APOSTROPHES', 'MINUS', 'CURRENCIES', 'UNITS', 'PROOFS', 'text_of', 'Signs', 'pattern', 'plain',
-           'fits', 'why_words', 'numbers', 'sign_of', 'Decided', 'decide']
+__all__ = ['EXACT', 'BLANKS', 'APOSTROPHES', 'MINUS', 'NEGATIVE', 'CURRENCIES', 'UNITS', 'PROOFS', 'text_of', 'Signs', 'pattern',
+           'plain', 'fits', 'why_words', 'numbers', 'sign_of', 'Decided', 'decide']
 
 # %% ../../../notebooks/problems/number.ipynb #90cb3198
 EXACT = 2**53  # beyond it, not every whole number is a float
@@ -51,16 +51,28 @@ def pattern(signs: Signs) -> str:
     """Return the regular expression of a number."""
     group = next((f"[{same}]" for same in (BLANKS, APOSTROPHES) if signs.thousands and signs.thousands in same), None)
     group = group or re.escape(signs.thousands)
-    whole = rf"(?:\d{{1,3}}(?:{group}\d{{3}})+|\d+)" if signs.thousands else r"\d+"
+    lakhs = r"|\d{1,2}(?:,\d{2})+,\d{3}" if signs.thousands == "," else ""  # as in India: 1,23,456
+    whole = rf"(?:\d{{1,3}}(?:{group}\d{{3}})+|\d+{lakhs})" if signs.thousands else r"\d+"
     point = re.escape(signs.decimal)
     return rf"[-+{MINUS}]?(?:{whole}(?:{point}\d*)?|{point}\d+)(?:[eE][-+]?\d+)?"
+
+# %% ../../../notebooks/problems/number.ipynb #cbcda1e7
+NEGATIVE = r"^\([\d.,]*\d[\d.,]*\)$|^[\d.,]*\d[\d.,]*-$"  # (12.50) and 12.50-
+
+# %% ../../../notebooks/problems/number.ipynb #e0052bcf
+def _bare(values: pd.Series, sign: str) -> pd.Series:
+    """Return fields without blanks around, currency and unit; a minus behind, and brackets, become one before."""
+    values = values.str.strip()
+    if sign:
+        values = values.str.replace(sign, "", regex=False).str.strip()
+        values = values.str.replace(r"^([-+])\s+", r"\1", regex=True)
+    odd = values.str.contains(NEGATIVE).fillna(False).astype(bool)
+    return values.mask(odd, "-" + values.str.strip("()-")) if odd.any() else values
 
 # %% ../../../notebooks/problems/number.ipynb #472f8ad8
 def plain(values: pd.Series, signs: Signs, sign: str = "") -> pd.Series:
     """Return fields as Python writes numbers: without a currency or unit, thousands signs and blanks around."""
-    values = values.str.strip()
-    if sign:
-        values = values.str.replace(sign, "", regex=False).str.strip().str.replace(r"^([-+])\s+", r"\1", regex=True)
+    values = _bare(values, sign)
     if signs.thousands:
         same = next((same for same in (BLANKS, APOSTROPHES) if signs.thousands in same), signs.thousands)
         values = values.str.replace(f"[{re.escape(same)}]", "", regex=True)
@@ -71,20 +83,23 @@ def plain(values: pd.Series, signs: Signs, sign: str = "") -> pd.Series:
 # %% ../../../notebooks/problems/number.ipynb #eb5b2089
 def fits(values: pd.Series, signs: Signs, sign: str = "") -> pd.Series:
     """Return, for each field, whether it is a number; missing ones are none."""
-    values = values.str.strip()
-    if sign:
-        values = values.str.replace(sign, "", regex=False).str.strip().str.replace(r"^([-+])\s+", r"\1", regex=True)
-    return values.str.fullmatch(pattern(signs)).fillna(False).astype(bool)
+    return _bare(values, sign).str.fullmatch(pattern(signs)).fillna(False).astype(bool)
 
 # %% ../../../notebooks/problems/number.ipynb #2760d23a
 def why_words(values: pd.Series) -> str:
     """Return why numbers, written as Python does, must stay words; nothing if they need not."""
+    called = values.str.match(r"\+\d{7,}$")
+    if called.any():
+        return f"{values[called].iloc[0]!r} begins with a plus, as a telephone number does"
     zero = values.str.match(r"[-+]?0\d")
     if zero.any():
         return f"{values[zero].iloc[0]!r} begins with a zero"
     long = values[values.str.len() > 15]
     whole = long[long.str.fullmatch(r"[-+]?\d+(?:\.0*)?")]
-    wide = whole[whole.str.extract(r"(\d+)", expand=False).astype(object).map(int) >= (2**63 if len(whole) == len(long) else EXACT)]
+    wide = whole[
+        whole.str.extract(r"(\d+)", expand=False).astype(object).map(int)
+        >= (2**63 if len(whole) == len(long) else EXACT)
+    ]
     if len(wide):
         return f"{wide.iloc[0]!r} has more digits than a number can hold"
     return ""
@@ -99,7 +114,11 @@ def numbers(values: pd.Series) -> pd.Series:
     whole = known[~known.str.fullmatch(r"[-+]?\d+")].empty and len(known) > 0
     if not whole:
         long = known[known.str.len() > 15]
-        exact = len(long) and long.str.fullmatch(r"[-+]?\d+(?:\.0*)?").all() and known.str.fullmatch(r"[-+]?\d+(?:\.0*)?").all()
+        exact = (
+            len(long)
+            and long.str.fullmatch(r"[-+]?\d+(?:\.0*)?").all()
+            and known.str.fullmatch(r"[-+]?\d+(?:\.0*)?").all()
+        )
         if not exact:
             return values.astype("float64")
         values = values.str.replace(r"\.0*$", "", regex=True)
@@ -109,12 +128,23 @@ def numbers(values: pd.Series) -> pd.Series:
     return kept if (kept.abs() >= EXACT).any() else kept.astype("float64")
 
 # %% ../../../notebooks/problems/number.ipynb #02ccb569
-CURRENCIES = "%|‰|€|\\$|£|¥|₹|₽|₩|₺|₴|zł|Kč|kr\\.?|Ft|lei|EUR|USD|US\\$|GBP|CHF|JPY|CNY|INR|PLN|CZK|SEK|NOK|DKK|AUD|CAD|BRL|R\\$"
-UNITS = "kg|g|mg|t|lbs?|oz|km/h|mph|km|cm|mm|m|mi|ft|in|m²|m2|sqft|l|L|ml|°C|°F|°|K|h|min|s|ms|kWh|kW|W|V|A|kB|MB|GB|Hz|kHz|MHz|GHz|hp|bhp|cc|CC"
+CURRENCIES = (
+    "%|‰|€|\\$|£|¥|₹|₽|₩|₺|₴|zł|Kč|kr\\.?|Ft|lei|EUR|USD|US\\$|GBP|CHF|JPY|CNY|INR|PLN|CZK|SEK|NOK|DKK|AUD|CAD|BRL|R\\$"
+)
+UNITS = (
+    "kg|g|mg|t|lbs?|oz|km/h|mph|km|cm|mm|m|mi|ft|in|m²|m2|sqft|l|L|ml|°C|°F|°|K|h|min|s|ms|kWh|kW|W|V|A|kB|MB|GB|Hz|kHz|MHz|"
+    "GHz|hp|bhp|cc|CC"
+)
+
+# %% ../../../notebooks/problems/number.ipynb #1a6b4fba
+def _some(values: pd.Series) -> pd.Series:
+    """Return some 500 values, from all over a column."""
+    return values.iloc[:: max(1, len(values) // 500)]
 
 # %% ../../../notebooks/problems/number.ipynb #b75eae56
 def sign_of(values: pd.Series) -> str:
     """Return the currency, per cent sign or unit that stands at most numbers of a column; nothing if there is none."""
+    values = _some(values)  # what the others hold is seen when all are read as numbers
     number = rf"[-+{MINUS}]?\s?[\d.,][\d.,'’{BLANKS}]*"
     before = values.str.extract(rf"^[-+{MINUS}]?\s?({CURRENCIES})\s?{number}$", expand=False)
     after = values.str.extract(rf"^{number}\s?({CURRENCIES}|{UNITS})$", expand=False)
@@ -135,7 +165,7 @@ class Decided(NamedTuple):
 # %% ../../../notebooks/problems/number.ipynb #2166f579
 PROOFS = {  # the signs, and what only they explain; RE2 knows no look-ahead
     Signs(",", "."): r"[-+]?\d{1,3}(?:\.\d{3})+,\d*|[-+]?\d{1,3}(?:\.\d{3}){2,}",
-    Signs(".", ","): r"[-+]?\d{1,3}(?:,\d{3})+\.\d*|[-+]?\d{1,3}(?:,\d{3}){2,}",
+    Signs(".", ","): r"[-+]?\d{1,3}(?:,\d{3})+\.\d*|[-+]?\d{1,3}(?:,\d{3}){2,}|[-+]?\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d*)?",
     Signs(",", " "): rf"[-+]?\d{{1,3}}(?:[{BLANKS}]\d{{3}})+(?:,\d*)",
     Signs(".", " "): rf"[-+]?\d{{1,3}}(?:[{BLANKS}]\d{{3}})+(?:\.\d*)?",
     Signs(".", "'"): r"[-+]?\d{1,3}(?:['’]\d{3})+(?:\.\d*)?",
@@ -153,7 +183,11 @@ def decide(columns: list[pd.Series], delimiter: str) -> Decided:
     delimiter : between the fields: a comma there makes a decimal comma less likely.
     """
     both = rf"[-+{MINUS}]?[\d.,'’{BLANKS}]*\d[\d.,]*(?:[eE][-+]?\d+)?"
-    asked = [values[values.str.contains(rf"[.,'’{BLANKS}]")] for values in columns if values.str.fullmatch(both).mean() > 0.8]
+    asked = [
+        values[values.str.contains(rf"[.,'’{BLANKS}]")]
+        for values in columns
+        if _some(values).str.fullmatch(both).mean() > 0.8
+    ]
     votes: dict[Signs, int] = {}
     example: dict[str, str] = {}
     for values in asked:

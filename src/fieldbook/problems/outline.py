@@ -15,9 +15,9 @@ from ..core.words import count
 from . import formats
 from .database import is_database, public
 from .dialect import Dialect, Encoding, decoded, encoding_of, unpacked
-from .layout import SIGNS, layout, notes, top
+from .layout import SIGNS, distinct, layout, notes, top
 from .reading import Format, format_of, members
-from .rows import Record
+from .rows import Record, tidy
 
 # %% auto #0
 __all__ = ['MAGIC', 'Outline', 'kind_of', 'outline']
@@ -31,7 +31,13 @@ class Outline(NamedTuple):
     sentences: list[str]
 
 # %% ../../../notebooks/problems/outline.ipynb #2620a665
-MAGIC: dict[bytes, Format] = {b"PAR1": "parquet", b"ARROW1": "feather", b"FEA1": "feather", b"SQLite format 3\0": "sqlite", b"PK\3\4": "excel"}
+MAGIC: dict[bytes, Format] = {
+    b"PAR1": "parquet",
+    b"ARROW1": "feather",
+    b"FEA1": "feather",
+    b"SQLite format 3\0": "sqlite",
+    b"PK\3\4": "excel",
+}
 
 # %% ../../../notebooks/problems/outline.ipynb #2c3da21a
 def kind_of(name: str, data: bytes) -> Format:
@@ -46,8 +52,12 @@ def kind_of(name: str, data: bytes) -> Format:
     if magic:
         return magic
     if data.startswith(b"\xd0\xcf\x11\xe0"):
-        raise FieldbookError(f"{name}: an old workbook, or one with a password, is not read; save it as .xlsx, without one")
+        raise FieldbookError(
+            f"{name}: an old workbook, or one with a password, is not read; save it as .xlsx, without one"
+        )
     start = data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    if start == b"<":
+        raise FieldbookError(f"{name}: is a web page or XML; open it in a spreadsheet, and save it as .xlsx or CSV")
     if start in (b"{", b"["):
         first, _, rest = data.removeprefix(b"\xef\xbb\xbf").strip().partition(b"\n")
         try:
@@ -82,7 +92,9 @@ def outline(source: str, given: Mapping[str, Any]) -> Outline:
         others = {file.name: kind_of(*content) for file, content in zip(files, contents)}
         strange = next((name for name, other in others.items() if other != kind and not given.get("format")), None)
         if strange:
-            raise FieldbookError(f"{source}: {files[0].name} is {kind}, and {strange} is {others[strange]}: one table has one format")
+            raise FieldbookError(
+                f"{source}: {files[0].name} is {kind}, and {strange} is {others[strange]}: one table has one format"
+            )
     found = _SEEN.get(kind, _typed)([content.data for content in contents], [str(file) for file in files], kind, given)
     named = {} if _by_suffix(contents[0].name) == kind else {"format": kind}
     told = [f"{count(len(files), 'file')} as one table"] if path.is_dir() else []
@@ -101,10 +113,15 @@ def _text(data: list[bytes], names: list[str], kind: Format, given: Mapping[str,
     encoding = Encoding(given["encoding"], "as you say") if "encoding" in given else _one_encoding(data, names)
     text = decoded(data[0], encoding.name, names[0])
     found = layout(text, encoding.name, names[0])
-    dialect: Dialect = found.dialect.model_copy(update={key: value for key, value in given.items() if key in Dialect.model_fields})
+    dialect: Dialect = found.dialect.model_copy(
+        update={key: value for key, value in given.items() if key in Dialect.model_fields}
+    )
     why = f" ({encoding.why})" if encoding.why else ""
-    said = [f"{SIGNS.get(dialect.delimiter or ',', dialect.delimiter)} between fields", f"{_called(encoding.name)}{why}"]
-    said += [f"{dialect.quote!r} as quote"] if dialect.quote != '"' else []
+    said = [
+        f"{SIGNS.get(dialect.delimiter or ',', dialect.delimiter)} between fields",
+        f"{_called(encoding.name)}{why}",
+    ]
+    said += [f"{dialect.quote} as quote"] if dialect.quote not in ("", '"') else []
     return Outline(dialect.model_dump(exclude_defaults=True), ["CSV", *said], found.sentences)
 
 # %% ../../../notebooks/problems/outline.ipynb #be5abd8b
@@ -162,15 +179,28 @@ def _workbook(data: list[bytes], names: list[str], kind: Format, given: Mapping[
     rows = [Record(line, (fields + [""] * width)[:width]) for line, fields in rows]
     at = top(rows[:300], width, names[0])
     below = notes([record for record in rows if record.line > at.skip + (not at.without)][-60:], width)
-    settings: dict[str, Any] = {"skip": at.skip, "below": len(below)} | ({"names": at.names} if at.without else {})
+    names = distinct(tidy(at.names))
+    doubled = names != tidy(at.names)
+    settings: dict[str, Any] = {"skip": at.skip + doubled, "below": len(below)}
+    settings["names"] = names if at.without or doubled else None
     said = ["a workbook", f"its sheet {sheet!r}"]
-    told = [f"{count(at.skip, 'row')} above the header left out: {' '.join(filter(None, rows[0].fields))[:60]!r}"] if at.skip else []
+    told = (
+        [f"{count(at.skip, 'row')} above the header left out: {' '.join(filter(None, rows[0].fields))[:60]!r}"]
+        if at.skip
+        else []
+    )
     if below:
-        told.append(f"{count(len(below), 'row')} below the table left out: {' '.join(filter(None, below[0].fields))[:60]!r}")
+        told.append(
+            f"{count(len(below), 'row')} below the table left out: {' '.join(filter(None, below[0].fields))[:60]!r}"
+        )
+    if doubled:
+        told.append("the header has names more than once: the later ones get a number")
     if len(held) > 1:
         settings["sheet"] = sheet
         others = ", ".join(f"{name} ({len(held[name])})" for name in held if name != sheet)
-        told.append(f"of {len(held)} sheets the one with most rows, {sheet!r} ({len(held[sheet])}); the others: {others}")
+        told.append(
+            f"of {len(held)} sheets the one with most rows, {sheet!r} ({len(held[sheet])}); the others: {others}"
+        )
     return Outline({key: value for key, value in settings.items() if value}, said, told)
 
 # %% ../../../notebooks/problems/outline.ipynb #a2fd2870

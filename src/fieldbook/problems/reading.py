@@ -28,8 +28,8 @@ class Reading(Dialect):
     ----------
     format : of the file; none: by its suffix.
     decimal, thousands : the signs in a number that is written as text.
-    missing : what means that nothing is known, beside the empty field: words for all columns, or for some. A sign such as `?` or `-`
-        also stands for several of it. A column of other words keeps `None` and `NA` unless they are named here.
+    missing : what means that nothing is known, beside the empty field: words for all columns, or for some. A sign, such
+        as `?`, also stands for several of it. A column of other words keeps `None` and `NA` unless they are named.
     times : columns that are times, and the form: `iso`, `epoch_s`, `epoch_ms`, `excel`, or as `strptime` has it.
     words : columns that stay text, though they look like numbers.
     signs : columns of numbers with a currency, unit or per cent sign, and the sign; it is taken off.
@@ -76,7 +76,7 @@ def format_of(name: str) -> Format:
     if suffix not in SUFFIXES:
         old = "; save it as .xlsx" if suffix in (".xls", ".xlsb", ".ods", ".numbers") else ""
         raise FieldbookError(
-            f"{name}: files of type {suffix} are not read{old or '; CSV, JSON, Parquet, Feather, .xlsx and SQLite are'}, "
+            f"{name}: files of type {suffix} are not read{old or '; CSV, JSON, Parquet, Feather, .xlsx, SQLite are'}, "
             "or say which of them it is in `read.format`"
         )
     return SUFFIXES[suffix]
@@ -93,7 +93,7 @@ def raw(source: str, reading: Reading) -> pd.DataFrame:
     from fieldbook.problems.database import is_database, table_of
 
     if is_database(source):
-        return table_of(source, reading.table, reading.query)
+        return table_of(source, reading.table, reading.query, reading.drop)
     path = Path(source)
     if path.is_dir():
         return _together({str(file): raw(str(file), reading) for file in members(path)})
@@ -112,12 +112,12 @@ def one_file(path: Path, reading: Reading) -> pd.DataFrame:
     if kind == "csv":
         return columns_of(decoded(data, reading.encoding, str(path)), with_delimiter(reading, name), str(path))
     if kind == "sqlite":
-        return table_of(str(path), reading.table, reading.query)
+        return table_of(str(path), reading.table, reading.query, reading.drop)
     if kind in ("parquet", "feather"):
-        return formats.arrow(data, kind, str(path))
+        return formats.arrow(data, kind, reading.drop, str(path))
     if kind == "excel":
         return formats.excel(data, reading, str(path))
-    return formats.from_json(decoded(data, reading.encoding, str(path)), reading.records, kind == "jsonl", str(path))
+    return formats.from_json(decoded(data, reading.encoding, str(path)), reading, kind == "jsonl", str(path))
 
 # %% ../../../notebooks/problems/reading.ipynb #4db0b01f
 def with_delimiter(reading: Reading, name: str) -> Dialect:
@@ -153,7 +153,9 @@ def _together(frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
         differ = sorted(set(frames[first]) ^ set(frames[other]))
         if differ:
             where = first if differ[0] in frames[first] else other
-            raise FieldbookError(f"{first} and {other} differ in columns: {differ[0]!r} is in {where} only; make them agree")
+            raise FieldbookError(
+                f"{first} and {other} differ in columns: {differ[0]!r} is in {where} only; make them agree"
+            )
         for name, values in frames[first].items():
             if (values.dtype == "str") != (frames[other][name].dtype == "str"):
                 frames[other][name] = frames[other][name].astype(object)
@@ -176,8 +178,8 @@ def read(source: str, reading: Reading | None = None) -> pd.DataFrame:
     table = raw(source, reading)
     if table.empty:
         raise FieldbookError(f"problem.source: {source} has no rows")
-    for setting in ("words", "drop", "times", "signs"):
+    for setting in ("words", "times", "signs"):
         unknown = [name for name in getattr(reading, setting) if name not in table]
         if unknown:
             raise FieldbookError(f"problem.read.{setting}: there is no column {unknown[0]!r} in {source}")
-    return converted(table.drop(columns=reading.drop), reading).reset_index(drop=True)
+    return converted(table.drop(columns=reading.drop, errors="ignore"), reading).reset_index(drop=True)

@@ -6,16 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import FieldbookError
-from ..core.words import count
 from .convert import as_text, known
-from .gaps import is_gap, sentinel
-from .moment import TIMELY, counted, dated, spoken, times_in
-from .number import Signs, decide, fits, plain, sign_of, text_of, why_words
+from .gaps import is_gap
+from .noted import Notes, Unclear, note_numbers, note_times, note_values, rows_said
+from .number import Signs, decide, fits, sign_of
 from .outline import Outline, outline
 from .reading import Reading, raw
 
@@ -23,176 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['Doubt', 'Unclear', 'Notes', 'rows_said', 'note_times', 'note_numbers', 'note_values', 'note_columns', 'Recognised',
-           'recognise']
-
-# %% ../../../notebooks/problems/recognise.ipynb #4d454610
-class Doubt(NamedTuple):
-    """Why a column of times is not understood: the forms in which it can be read, and some of its values."""
-
-    forms: list[str]
-    examples: list[str]
-
-# %% ../../../notebooks/problems/recognise.ipynb #a12a0860
-class Unclear(FieldbookError):
-    """Columns whose times can be read in several ways.
-
-    Attributes
-    ----------
-    doubts : by column.
-    """
-
-    def __init__(self, source: str, doubts: dict[str, Doubt]) -> None:
-        self.doubts = doubts
-        said = "; ".join(
-            f"the times in {name!r} ({', '.join(doubt.examples)}) are {' or '.join(map(spoken, doubt.forms))}"
-            for name, doubt in doubts.items()
-        )
-        says = " ".join(f"--times '{name}={doubt.forms[0]}'" for name, doubt in doubts.items())
-        others = ", ".join(next(iter(doubts.values())).forms[1:])
-        super().__init__(f"{source}: {said}: say which, as in {says} (or {others})")
-
-# %% ../../../notebooks/problems/recognise.ipynb #46a307b9
-@dataclass
-class Notes:
-    """What is found out about the columns, and the sentences about it.
-
-    Attributes
-    ----------
-    settings : of the reading; those that were given are in it from the beginning, and are not changed.
-    given : the names of the settings that were given.
-    needed : columns that must be times.
-    """
-
-    settings: dict[str, Any]
-    given: frozenset[str]
-    needed: frozenset[str]
-    sentences: list[str] = field(default_factory=list)
-    doubts: dict[str, Doubt] = field(default_factory=dict)
-
-    @property
-    def reading(self) -> Reading:
-        """The settings so far."""
-        return Reading(**self.settings)
-
-    def say(self, name: str, words: str) -> None:
-        """Add a sentence about a column."""
-        self.sentences.append(f"{name}: {words}")
-
-    def put(self, setting: str, name: str, value: Any) -> None:
-        """Give a setting for one column, unless it was given for it."""
-        self.settings[setting] = {name: value, **self.settings.get(setting, {})}
-
-    def missing(self, name: str, words: pd.Series) -> None:
-        """Take words of a column as missing, and say how many there are."""
-        if isinstance(self.settings.get("missing", {}), list) or words.empty:
-            return
-        held = words.value_counts()
-        self.put("missing", name, [str(word) for word in held.index])
-        listed = ", ".join(f"{word!r} in {count(times, 'row')}" for word, times in held.head(4).items())
-        self.say(name, f"{listed} taken as missing, since the others are no words")
-
-# %% ../../../notebooks/problems/recognise.ipynb #c3df8556
-def rows_said(values: pd.Series) -> str:
-    """Return up to three values with their rows."""
-    return "; ".join(f"row {row}: {str(value)[:40]!r}" for row, value in values.head(3).items())
-
-# %% ../../../notebooks/problems/recognise.ipynb #759d98bd
-def note_times(name: str, text: pd.Series, notes: Notes) -> bool:
-    """Note the form of the times that a column of text holds; return whether it is settled.
-
-    Raises
-    ------
-    FieldbookError
-        If the column must be times and is not.
-    """
-    gap = is_gap(text)
-    rest = text[~gap]
-    sample = rest.head(200)
-    seen = times_in(rest) if len(rest) and sample.str.contains(r"\d").mean() > 0.4 and times_in(sample, 0.3) else None
-    if seen is None:
-        return False
-    form = seen.forms[0]
-    if seen.odd.any():
-        odd = rest[seen.odd]
-        told = f"{count(len(rest) - len(odd), 'row')} have the form {spoken(form)}, and {len(odd)} have not ({rows_said(odd)})"
-        if name in notes.needed:
-            raise FieldbookError(f"{name}: its times have no one form: {told}; mend these rows")
-        notes.say(name, f"a mixture: {told}; the column stays words")
-        notes.settings["words"] = [*notes.settings.get("words", []), name]
-        return True
-    if len(seen.forms) > 1:
-        if name in notes.needed or "%Y" in form or TIMELY.search(name):
-            notes.doubts[name] = Doubt(seen.forms, rest.drop_duplicates().head(3).tolist())
-        else:
-            notes.say(name, f"words such as {rest.iloc[0]!r}; if they are times, say --times '{name}={form}'")
-        return True
-    notes.put("times", name, form)
-    notes.say(name, f"times as {spoken(form)}, such as {rest.iloc[0]!r}{_zones(rest) if form == 'iso' else ''}")
-    if "%y" in form:
-        notes.say(name, "years of two digits are taken as 1969 to 2068")
-    notes.missing(name, text[gap])
-    return True
-
-# %% ../../../notebooks/problems/recognise.ipynb #7d152da0
-def _zones(rest: pd.Series) -> str:
-    """Return what is to be said of the zones of times."""
-    zoned = rest.str.contains(r":\d\d.*(?:Z|UTC|GMT|[-+]\d\d(?::?\d\d)?)\s*$")
-    if zoned.all():
-        return "; with a zone, so they are turned into UTC"
-    return f"; {count(int(zoned.sum()), 'row')} with a zone and {(~zoned).sum()} without, taken as UTC ({rows_said(rest[~zoned])})" if zoned.any() else ""
-
-# %% ../../../notebooks/problems/recognise.ipynb #d0d73e85
-def note_numbers(name: str, text: pd.Series, notes: Notes) -> None:
-    """Note what a column of text needs to become numbers, or why it stays words."""
-    signs = Signs(notes.settings.get("decimal", "."), notes.settings.get("thousands", ""))
-    gap = is_gap(text)
-    rest = text[~gap]
-    sign = notes.settings.get("signs", {}).get(name) or (sign_of(rest) if len(rest) else "")
-    fit = fits(rest, signs, sign)
-    if rest.empty or fit.mean() < 0.8:
-        if gap.any() and len(rest):
-            held = text[gap].value_counts()
-            notes.say(name, f"{held.index[0]!r} in {count(int(held.iloc[0]), 'row')} stays a word; if it means that nothing is known, say so in `missing`")
-        return
-    if not fit.all():
-        notes.say(name, f"{len(rest) - fit.sum()} of {count(len(rest), 'row')} hold no number ({rows_said(rest[~fit])}), so it stays words")
-        return
-    bare = plain(rest, signs, sign)
-    if why := why_words(bare):
-        notes.settings["words"] = [*notes.settings.get("words", []), name]
-        notes.say(name, f"digits that are words, since {why}")
-        return
-    if sign:
-        notes.put("signs", name, sign)
-        without = int((~rest.str.contains(sign, regex=False)).sum())
-        also = f"; {count(without, 'row')} are without it" if without else ""
-        unit = "12% is the number 12" if sign == "%" else f"numbers in {sign}"
-        notes.say(name, f"{unit}: the sign {sign!r} is taken off, as in {rest.iloc[0]!r}{also}")
-    notes.missing(name, text[gap])
-    note_values(name, bare.astype("float64"), notes)
-
-# %% ../../../notebooks/problems/recognise.ipynb #0c6b35ae
-def note_values(name: str, values: pd.Series, notes: Notes) -> None:
-    """Note of numbers, none of them missing, whether they count time, and whether one of them stands for none."""
-    if name in notes.settings.get("times", {}) or values.empty:
-        return
-    whole = bool((values % 1 == 0).all())
-    if whole and (form := dated(name, values)):
-        notes.put("times", name, form)
-        notes.say(name, f"days as year, month, day, such as {values.iloc[0]:.0f}")
-    elif found := counted(name, values):
-        form, sure = found
-        if sure or name in notes.needed:
-            notes.put("times", name, form)
-            notes.say(name, f"times as {spoken(form)}, such as {text_of(values.iloc[0])}")
-        elif whole:
-            notes.say(name, f"numbers; if they are {spoken(form)}, say --times '{name}={form}'")
-    elif (none := sentinel(values)) is not None and isinstance(notes.settings.get("missing", {}), dict):
-        many = int((values == none).sum())
-        before = notes.settings.get("missing", {}).get(name, [])
-        notes.settings["missing"] = {**notes.settings.get("missing", {}), name: [*before, f"{none:.0f}"]}
-        notes.say(name, f"{none:.0f} in {count(many, 'row')} taken as missing: it is far from all others")
+__all__ = ['note_columns', 'Recognised', 'recognise']
 
 # %% ../../../notebooks/problems/recognise.ipynb #52ef6bd9
 def note_columns(table: pd.DataFrame, delimiter: str, notes: Notes) -> None:
@@ -220,11 +49,13 @@ def note_columns(table: pd.DataFrame, delimiter: str, notes: Notes) -> None:
         if table[name].dtype == object and not fits(text, Signs(notes.settings.get("decimal", "."))).all():
             kinds = {type(value).__name__: value for value in reversed(table[name].dropna().tolist())}
             if len(kinds) > 1:
-                notes.say(name, f"holds values of several kinds ({', '.join(map(repr, kinds.values()))}): taken as words")
+                notes.say(
+                    name, f"holds values of several kinds ({', '.join(map(repr, kinds.values()))}): taken as words"
+                )
 
 # %% ../../../notebooks/problems/recognise.ipynb #60c43bdf
 def _written(values: pd.Series, text: pd.Series) -> pd.Series:
-    """Return those fields of a column that were written as text, without gaps and signs: they tell how numbers are written."""
+    """Return those fields of a column that were written as text, without gaps and signs: they tell of decimals."""
     if values.dtype == object:
         text = text[values[text.index].map(lambda value: isinstance(value, str)).astype(bool)]
     rest = text[~is_gap(text)]
@@ -242,7 +73,8 @@ def _note_signs(texts: list[pd.Series], delimiter: str, notes: Notes) -> None:
         other = "a decimal sign" if thousands else "a thousands sign"
         sign = thousands or decimal
         notes.sentences.append(
-            f"numbers such as {found.example} are read as {as_read}, which nothing proves; if {sign!r} is {other}, say so in `read`"
+            f"numbers such as {found.example} are read as {as_read}, which nothing proves; "
+            f"if {sign!r} is {other}, say so in `read`"
         )
 
 # %% ../../../notebooks/problems/recognise.ipynb #662f7896
@@ -279,6 +111,10 @@ def recognise(source: str, given: Mapping[str, Any] | None = None, needed: Seque
     note_columns(table, seen.settings.get("delimiter") or ",", notes)
     if notes.doubts:
         raise Unclear(source, notes.doubts)
+    for name in needed:
+        if name not in notes.settings.get("times", {}) and table[name].dtype.kind != "M":
+            told = f"{name}: its fields are no times of a form that is known ({rows_said(table[name].dropna())})"
+            raise FieldbookError(f"{source}: {told}; say --times '{name}=FORM', as strptime has it")
     signs = _signs_said(notes.settings)
     reading = _least(notes.reading, source)
     first = f"read as {', '.join([*seen.kind, *signs])}"

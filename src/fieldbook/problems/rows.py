@@ -37,6 +37,7 @@ def records(text: str, dialect: Dialect, where: str) -> Iterator[Record]:
         If a quote is not closed, or text follows one that is.
     """
     lines = io.StringIO(text, newline=None)
+    csv.field_size_limit(2**24)  # a field may be a long text
     for _ in range(dialect.skip):
         lines.readline()
     reader = csv.reader(
@@ -58,7 +59,9 @@ def records(text: str, dialect: Dialect, where: str) -> Iterator[Record]:
                 yield Record(first, fields)
             first = dialect.skip + reader.line_num + 1
     except csv.Error as error:
-        raise FieldbookError(f"{where}, line {first}: {_broken(str(error), first, dialect.skip + reader.line_num)}") from None
+        raise FieldbookError(
+            f"{where}, line {first}: {_broken(str(error), first, dialect.skip + reader.line_num)}"
+        ) from None
 
 # %% ../../../notebooks/problems/rows.ipynb #64e2f3b8
 def _broken(error: str, first: int, last: int) -> str:
@@ -67,7 +70,9 @@ def _broken(error: str, first: int, last: int) -> str:
         return "a quote is opened there and never closed; close or double it, or say `read.quote: ''`"
     if "expected after" in error:
         spans = f", which was opened in line {first} and closed in line {last}" if last > first else ""
-        return f"text follows a closing quote{spans}; a quote inside a field is doubled, or `read.escape` names its sign"
+        return (
+            f"text follows a closing quote{spans}; a quote inside a field is doubled, or `read.escape` names its sign"
+        )
     return error
 
 # %% ../../../notebooks/problems/rows.ipynb #4373b452

@@ -29,7 +29,7 @@ class LabelOf(BaseModel):
     Attributes
     ----------
     column : a number; or, with one of the three below, any column.
-    equals : binary: the value for which the answer is yes; `true` for a column of truth values, however they are written.
+    equals : binary: the value for which the answer is yes; `true` fits truth values, however written.
     at_least : binary: the number from which the answer is yes.
     classes : multiclass: the values, in the order of the framing's classes.
     columns : multilabel: one column of 0 and 1 for each label, in the framing's order.
@@ -188,7 +188,10 @@ class Tabular:
     def until(self, tables: dict[str, pd.DataFrame], now: pd.Timestamp) -> dict[str, pd.DataFrame]:
         """Return the rows that were there at `now`; each keeps its place in the whole file, which may be its name."""
         rows = tables["rows"]
-        return {**tables, "rows": rows[self._as_of(rows) <= now]} if self.as_of else tables
+        if not self.as_of:
+            return tables
+        others = {join.table: join.until(tables[join.table], now) for join in self.join}
+        return {**tables, **others, "rows": rows[self._as_of(rows) <= now]}
 
     def columns(self, request: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the fields as they are; of a time, its minute of the day and its weekday.
