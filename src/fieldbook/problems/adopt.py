@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from .. import FieldbookError
 from ..core.files import replace
+from ..data.propose import propose_split
 from ..features.features import TAKEN
 from ..features.request import frame_arrays
-from .guess import MANY, ask, contract, cut, kind_of, rule, tells_nothing
+from .guess import MANY, ask, contract, kind_of, rule, tells_nothing
 from .table import Tabular, read, utc
 from ..scope.column import Column
+from ..scope.framings import AnyFraming
 from ..scope.settings import compose
 
 if TYPE_CHECKING:
@@ -58,7 +61,7 @@ ingest:
   tables:
     rows:                  # what the file must hold; what breaks this stops the run and leaves the old data alone
 {table}
-split:                     # the first day of each
+split:                     # {why}
 {split}
 
 features:
@@ -80,7 +83,7 @@ class Wish:
     ----------
     source : the table, a CSV or Parquet file.
     target : the column to be predicted.
-    as_of : the column with the time of the prediction; the order of rows stands for time if not given.
+    as_of : the column with the time of the prediction; none: rows have no time.
     kind, positive : see `ask`.
     key : columns that name a row.
     drop : columns that are not known when the prediction is made, or must not be used.
@@ -140,19 +143,20 @@ def draft(wish: Wish) -> tuple[str, dict[str, str]]:
     columns = contract(table)
     request = {name: column for name, column in columns.items() if name != wish.target and name not in out}
     settings = {"source": wish.source, "labels": {wish.slug: label}, "key": key or None, "as_of": as_of}
-    if not as_of:
-        settings["label_after_hours"] = 0.5  # before the next row, which is an hour away
     examples, seen = _seen(Tabular(**settings), table, wish.slug, request)
-    split = cut(examples["as_of"])
+    split, why = propose_split(examples, TypeAdapter(AnyFraming).validate_python(framing))
     text = TEMPLATE.format(
         source=wish.source,
         target=wish.target,
         framing=wish.slug,
         problem=_yaml({"_target_": "fieldbook.problems.table.Tabular", **settings}, 2),
-        heuristic=_yaml(_heuristic(wish, examples, seen, split["validation"], framing), 2, flow=False),
+        heuristic=_yaml(
+            _heuristic(wish, examples, seen, split.get("train") and split["validation"], framing), 2, flow=False
+        ),
         framings=_yaml({wish.slug: framing}, 4),
         table=_yaml({"key": key, **({"known_at": as_of} if as_of else {}), "columns": columns}, 6),
         split=_yaml(split, 2, flow=False),
+        why=why,
         request=_yaml(request, 4),
         **_features(table, request, list(seen)),
     )
@@ -160,10 +164,10 @@ def draft(wish: Wish) -> tuple[str, dict[str, str]]:
 
 # %% ../../../notebooks/problems/adopt.ipynb #8b628fe5
 def _heuristic(
-    wish: Wish, examples: pd.DataFrame, seen: dict[str, np.ndarray], until: str, framing: dict[str, Any]
+    wish: Wish, examples: pd.DataFrame, seen: dict[str, np.ndarray], until: str | None, framing: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the rule that people would go by, from the rows that are learnt from."""
-    learnt = (examples["label"].notna() & (examples["as_of"] < until)).to_numpy()
+    learnt = (examples["label"].notna() & (True if until is None else examples["as_of"] < until)).to_numpy()
     if not learnt.any():
         raise FieldbookError(
             f"adopt: target {wish.target!r} is missing in all of the oldest rows, which would be learnt from"
