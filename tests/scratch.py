@@ -231,11 +231,18 @@ def settle(project: Project, settings: dict[str, Any]) -> Project:
 
 def write_project(path: Path) -> Project:
     """Write a project that has adopted the table."""
-    project = copy_tree(path, MODELS)
-    shop().to_csv(path / FILE, index=False)
-    project.do("python3", "src", "adopt", FILE, "--target=sent_back", "--as-of=placed", "--key=order")
-    project.edit("conf/config.yaml", r"- problem: \w+", "- problem: shop")
+    project = adopt(path, "shop", shop(), MODELS, "--target=sent_back", "--as-of=placed", "--key=order")
     return settle(project, CHEAPER)
+
+
+def adopt(path: Path, name: str, table: pd.DataFrame, models: list[str], *options: str) -> Project:
+    """Write a project that has adopted a table by this name and asks for it; nothing is composed yet."""
+    project, file = copy_tree(path, models, f"conf/problem/{name}.yaml"), f"data/sources/{name}.csv"
+    (path / file).parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path / file, index=False)
+    project.do("python3", "src", "adopt", file, *options)
+    project.edit("conf/config.yaml", r"- problem: \w+", f"- problem: {name}")
+    return project
 
 
 def copy_project(source: Project, target: Path) -> Project:

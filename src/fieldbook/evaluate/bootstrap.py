@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from .. import FieldbookError
 from ..core.interval import Draws, Evaluate, ends, six_digits
 from .metrics import metrics_of
 from .scores import Scores
@@ -23,7 +24,7 @@ __all__ = ['bootstrap', 'intervals', 'score', 'judge']
 
 # %% ../../../notebooks/06_evaluate/15_bootstrap.ipynb #2597388b
 def bootstrap(scores: Scores, cluster: np.ndarray, settings: Evaluate, seed: int) -> pd.DataFrame:
-    """Return every metric on every replicate: one row a replicate.
+    """Return every metric on every replicate: one row a replicate; NaN where a draw lacks a class.
 
     Parameters
     ----------
@@ -38,8 +39,22 @@ def bootstrap(scores: Scores, cluster: np.ndarray, settings: Evaluate, seed: int
     """
     draws = Draws(cluster, settings.replicates, seed)
     with threadpool_limits(limits=1, user_api="blas"):  # sums are added up in one order on any number of cores
-        rows = [metrics_of(scores, settings.metrics, weight[draws.code]) for weight in draws.weight[1:]]
+        rows = [_drawn(scores, settings.metrics, weight[draws.code]) for weight in draws.weight[1:]]
     return pd.DataFrame(rows).map(six_digits)
+
+# %% ../../../notebooks/06_evaluate/15_bootstrap.ipynb #4b8849f3
+def _drawn(scores: Scores, names: list[str], weight: np.ndarray) -> dict[str, float]:
+    """Return the metrics under weights; a draw of few rows may have left out a class, and then ranks nothing."""
+    positive, total = weight @ scores.events, weight.sum()
+    if scores.task.value or ((positive > 0) & (positive < total)).all():
+        return metrics_of(scores, names, weight)
+    found = {}
+    for name in metrics_of(scores, names):
+        try:
+            found |= metrics_of(scores, [name], weight)
+        except FieldbookError:  # it needs rows of both kinds
+            found[name] = np.nan
+    return found
 
 # %% ../../../notebooks/06_evaluate/15_bootstrap.ipynb #3c15d082
 def intervals(scores: Scores, replicates: pd.DataFrame, confidence: float) -> dict[str, dict[str, float]]:

@@ -61,7 +61,7 @@ class Event:
         if not 0 < self.positive < self.total:
             raise FieldbookError(
                 f"metrics need rows of both classes: the {len(self.y)} rows given, or a bootstrap draw of them, have "
-                "one only; give each split more rows, by its days in conf: split"
+                "one only; give each split more rows: see conf: split"
             )
         self.hits = np.add.reduceat(self.weight * self.y, self._starts)
         self.misses = np.add.reduceat(self.weight * (1 - self.y), self._starts)
@@ -95,9 +95,14 @@ class Scores:
         self.constants = np.ascontiguousarray(task.constants(label).transpose(1, 2, 0))
 
     @cached_property
+    def events(self) -> np.ndarray:
+        """What the outputs should have been, (rows, columns)."""
+        return self.task.events(self.label)
+
+    @cached_property
     def rankings(self) -> list[Ranking]:
         """Each event, sorted."""
-        pairs = zip(self.task.events(self.label).T, self.outputs.T)
+        pairs = zip(self.events.T, self.outputs.T)
         return [Ranking(event, probability, self.bins) for event, probability in pairs]
 
 # %% ../../../notebooks/06_evaluate/05_scores.ipynb #7a81eefb

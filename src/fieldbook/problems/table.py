@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from .. import FieldbookError
+from .copies import copies
 from .join import Join, joined, utc
 from .number import text_of
 from .reading import Reading, read
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['DAYS', 'WEEKDAYS', 'LabelOf', 'as_words', 'Tabular', 'copies']
+__all__ = ['DAYS', 'WEEKDAYS', 'LabelOf', 'as_words', 'Tabular']
 
 # %% ../../../notebooks/problems/table.ipynb #7a1c0e21
 class LabelOf(BaseModel):
@@ -250,24 +251,6 @@ class Tabular:
 
 # %% ../../../notebooks/problems/table.ipynb #b4f6e0da
 DAYS = 20  # of fewer, an interval that draws whole days says little
-
-# %% ../../../notebooks/problems/table.ipynb #a2ad79e3
-def copies(rows: pd.DataFrame, ids: pd.Series) -> pd.Series:
-    """Return for each row the first of the ids of the rows that are the same, its own if none is.
-
-    Rows are copies only where columns tell rows apart: two that hardly ever repeat a value, or one of long texts. Rows
-    of a few coarse columns are often the same by chance.
-    """
-    fine = [name for name in rows if rows[name].nunique() > len(rows) / 3]
-    long = [
-        name for name in fine if rows[name].dtype.kind not in "fiuM" and rows[name].astype(str).str.len().mean() > 20
-    ]
-    if len(fine) < 2 and not long:
-        return ids
-    import pandas as pd
-
-    same = pd.util.hash_pandas_object(rows, index=False).to_numpy()
-    return ids.groupby(same).transform("min")
 
 # %% ../../../notebooks/problems/table.ipynb #821f3886
 WEEKDAYS = np.array(["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], dtype=object)
