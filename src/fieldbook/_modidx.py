@@ -1345,6 +1345,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'fieldbook.scope.check._misfits': ('01_scope/check.html#_misfits', 'fieldbook/scope/check.py'),
                                        'fieldbook.scope.check._model_misfits': ( '01_scope/check.html#_model_misfits',
                                                                                  'fieldbook/scope/check.py'),
+                                       'fieldbook.scope.check._unknown_to_small': ( '01_scope/check.html#_unknown_to_small',
+                                                                                    'fieldbook/scope/check.py'),
                                        'fieldbook.scope.check.check_sections': ( '01_scope/check.html#check_sections',
                                                                                  'fieldbook/scope/check.py'),
                                        'fieldbook.scope.check.check_targets': ( '01_scope/check.html#check_targets',

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     pass
 
 # %% auto #0
-__all__ = ['Smalls', 'STAGED', 'Fold', 'CERTAIN', 'Small', 'take_small', 'attempts', 'put', 'folds', 'loss']
+__all__ = ['Value', 'Smalls', 'STAGED', 'Fold', 'CERTAIN', 'Small', 'take_small', 'attempts', 'put', 'folds', 'loss']
+
+# %% ../../../notebooks/05_model/37_small.ipynb #e8b282a9
+Value = bool | int | float | str | None
 
 # %% ../../../notebooks/05_model/37_small.ipynb #ff27913d
 class Small(Strict):
@@ -29,7 +32,7 @@ class Small(Strict):
     """
 
     rows: int = Field(ge=1)
-    settings: list[dict[str, Any]] = Field(min_length=1)
+    settings: list[dict[str, Value | list[Value]]] = Field(min_length=1)
 
 # %% ../../../notebooks/05_model/37_small.ipynb #a270866e
 Smalls = list[Small]
