@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     pass
 
 # %% auto #0
-__all__ = ['Value', 'Smalls', 'STAGED', 'Fold', 'CERTAIN', 'Small', 'take_small', 'attempts', 'put', 'folds', 'loss']
+__all__ = ['Value', 'Smalls', 'STAGED', 'Fold', 'CERTAIN', 'Small', 'take_small', 'attempts', 'stretches', 'put', 'folds', 'loss']
 
 # %% ../../../notebooks/05_model/37_small.ipynb #e8b282a9
 Value = bool | int | float | str | None
@@ -68,6 +68,12 @@ def attempts(small: list[Small], rows: int) -> list[dict[str, Any]]:
 # %% ../../../notebooks/05_model/37_small.ipynb #93af50b2
 STAGED = "max_iter"
 
+# %% ../../../notebooks/05_model/37_small.ipynb #c1fddcbc
+def stretches(settings: dict[str, Any]) -> list[list[int]]:
+    """Return the numbers of boosted trees to be tried, in two parts: the second is only worth it if more trees help."""
+    stops = settings.get(STAGED)
+    return [part for part in (stops[:3], stops[3:]) if part] if isinstance(stops, list) else [[]]
+
 # %% ../../../notebooks/05_model/37_small.ipynb #6dd35eec
 def put(name: str, settings: dict[str, Any], chosen: dict[str, Any], value: bool) -> dict[str, Any]:
     """Return a model's settings with others for its estimator, or for its regressor where that has settings of its own.
@@ -97,22 +103,23 @@ def put(name: str, settings: dict[str, Any], chosen: dict[str, Any], value: bool
 Fold = tuple[np.ndarray, np.ndarray]  # positions of rows to learn from, and of rows to judge by
 
 # %% ../../../notebooks/05_model/37_small.ipynb #b90b3761
-def folds(cluster: np.ndarray, outputs: int, seed: int) -> list[Fold]:
+def folds(cluster: np.ndarray, columns: int, outputs: int, seed: int) -> list[Fold]:
     """Return the parts by which settings are told apart; what is learnt from stays in its order.
 
     Parameters
     ----------
     cluster : (rows,) name of each row's cluster.
+    columns : how many features there are.
     outputs : how many models the estimator makes of itself: the classes, where there are more than two.
     seed : of the shuffle.
     """
     from sklearn.model_selection import GroupKFold, KFold
 
     rows, groups = len(cluster), len(np.unique(cluster))
-    parts = 5 if rows <= 3000 and outputs <= 2 else 3
+    parts = 5 if rows <= 1000 and outputs <= 2 else 3
     kind, group = (GroupKFold, cluster) if parts <= groups < rows else (KFold, None)
     split = kind(parts, shuffle=True, random_state=seed).split(np.zeros(rows), groups=group)
-    return list(split)[: 1 if rows > 20_000 or outputs > 5 else parts]
+    return list(split)[: 1 if rows > 20_000 or rows * columns * outputs > 300_000 else parts]
 
 # %% ../../../notebooks/05_model/37_small.ipynb #1b530d7f
 def loss(outputs: np.ndarray, label: np.ndarray, task: Framing) -> float:

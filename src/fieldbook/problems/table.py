@@ -13,12 +13,13 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic.dataclasses import dataclass
 
 from .. import FieldbookError
+from .calendar import of_the_day, since
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['WEEKDAYS', 'read', 'utc', 'LabelOf', 'as_words', 'Tabular']
+__all__ = ['read', 'utc', 'LabelOf', 'as_words', 'Tabular']
 
 # %% ../../../notebooks/problems/table.ipynb #7a1c0e18
 def read(source: str) -> pd.DataFrame:
@@ -220,19 +221,15 @@ class Tabular:
         return {"rows": rows[self._as_of(rows) <= now]} if self.as_of else tables
 
     def columns(self, request: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the fields as they are; of a time, its minute of the day and its weekday.
+        """Return the fields as they are; of a time, its minute of the day and its weekday, and how long ago it is.
 
         Not its day of the year: with less than two years of rows, a model learns by heart what each season was like.
         """
+        times = {name: values for name, values in request.items() if values.dtype.kind == "M"}
         built = {}
         for name, values in request.items():
-            if values.dtype.kind == "M":
-                day = values.astype("datetime64[D]")
-                known = ~np.isnat(values)
-                built[f"{name}_minute_of_day"] = np.where(known, (values - day).astype(np.int64), np.nan)
-                built[f"{name}_weekday"] = np.where(known, WEEKDAYS[(day.astype(np.int64) + 3) % 7], "")
-            else:
-                built[name] = values
+            built |= of_the_day(name, values) if name in times else {name: values}
+        built |= since(times, self.as_of)
         return {name: v.astype(np.float32 if v.dtype.kind == "f" else object) for name, v in built.items()}
 
     def _column(self, rows: pd.DataFrame, name: str) -> pd.Series:
@@ -261,9 +258,6 @@ class Tabular:
         else:
             words = label.map(lambda value: "known", na_action="ignore")
         return words.astype(object).fillna("unknown")
-
-# %% ../../../notebooks/problems/table.ipynb #821f3886
-WEEKDAYS = np.array(["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], dtype=object)
 
 # %% ../../../notebooks/problems/table.ipynb #d3a6d8f0
 def _joined(columns: list[pd.Series]) -> pd.Series:
