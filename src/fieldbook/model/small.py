@@ -12,13 +12,12 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from .. import FieldbookError
 from ..core.strict import Strict, explain
-from ..scope.framing import Framing
 
 if TYPE_CHECKING:
     pass
 
 # %% auto #0
-__all__ = ['Value', 'Smalls', 'STAGED', 'Fold', 'CERTAIN', 'Small', 'take_small', 'attempts', 'stretches', 'put', 'folds', 'loss']
+__all__ = ['Value', 'Smalls', 'STAGED', 'Fold', 'Small', 'take_small', 'attempts', 'stretches', 'put', 'folds']
 
 # %% ../../../notebooks/05_model/37_small.ipynb #e8b282a9
 Value = bool | int | float | str | None
@@ -120,15 +119,3 @@ def folds(cluster: np.ndarray, columns: int, outputs: int, seed: int) -> list[Fo
     kind, group = (GroupKFold, cluster) if parts <= groups < rows else (KFold, None)
     split = kind(parts, shuffle=True, random_state=seed).split(np.zeros(rows), groups=group)
     return list(split)[: 1 if rows > 20_000 or rows * columns * outputs > 300_000 else parts]
-
-# %% ../../../notebooks/05_model/37_small.ipynb #1b530d7f
-def loss(outputs: np.ndarray, label: np.ndarray, task: Framing) -> float:
-    """Return the mean squared error of values, (rows, 1), or the log loss of probabilities, (rows, columns)."""
-    if task.value:
-        return float(((outputs[:, 0] - label) ** 2).mean())
-    events, p = task.events(label), np.clip(outputs, CERTAIN, 1 - CERTAIN)
-    happened = -(events * np.log(p)).sum(axis=1)
-    return float((happened if task.exclusive else happened - ((1 - events) * np.log1p(-p)).sum(axis=1)).mean())
-
-# %% ../../../notebooks/05_model/37_small.ipynb #650eb6b3
-CERTAIN = 1e-6  # a class that a fold did not hold is no reason to prefer one setting to another

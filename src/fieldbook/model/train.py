@@ -21,7 +21,7 @@ from ..features.features import read_features
 from .balance import prepare, take_rows
 from .pipeline import crowded
 from .sample import Sample, draw
-from .small import STAGED, Fold, attempts, folds, loss, put, stretches, take_small
+from .small import STAGED, Fold, attempts, folds, put, stretches, take_small
 from ..scope.framing import Framing
 from ..scope.framings import AnyFraming
 
@@ -236,7 +236,7 @@ def _folded(
     for past, ahead in parts:
         held, model = rows.iloc[ahead], learn(recipe, rows.iloc[past], numeric, categorical)
         for stop, outputs in _on_the_way(model, held[numeric + categorical], recipe.task, stops).items():
-            totals[stop] = totals.get(stop, 0.0) + loss(outputs, held["label"].to_numpy(), recipe.task)
+            totals[stop] = totals.get(stop, 0.0) + float(recipe.task.penalty(outputs, held["label"].to_numpy()).mean())
     return totals
 
 # %% ../../../notebooks/05_model/40_train.ipynb #aa1f14d7

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, PlainSerializer, ValidationError, model_serializer, model_validator
+from pydantic import ConfigDict, Field, PlainSerializer, ValidationError, model_serializer, model_validator
 
 from .. import FieldbookError
 from ..core.files import digest, replace
@@ -150,6 +150,7 @@ class Manifest(Strict):
     ----------
     name, version : of the problem, and the beginning of the lineage id.
     promise : of the scope, one sentence.
+    remarks : what must be said of the choice before anything else, if anything must.
     model, settings : the champion's name, and what was asked for in its file.
     framing : that is asked.
     also : the framings answered beside it, by name.
@@ -166,6 +167,7 @@ class Manifest(Strict):
     name: str
     version: str
     promise: str
+    remarks: list[str] = Field([], exclude_if=lambda remarks: not remarks)
     model: str
     settings: dict[str, Any]
     framing: Asked
