@@ -136,13 +136,14 @@ def _explained(case: Case, study: Study, groups: Mapping[str, list[str]]) -> dic
     """Return what the model looks at, for which it answers again and again on a part of the rows."""
     settings, sure = study.diagnose.explain, study.certainty
     part, few = case.draw(study.checks.rows, study.seed), case.draw(settings.background, study.seed)
-    loss = lambda outputs: 1000 * part.task.cost(outputs, part.label)
+    loss = lambda outputs: 1000 * part.task.loss(outputs, part.label)
     alone = {name: [name] for name in part.features}
     ranked = importance(case.predict, loss, part.features, alone, part.cluster, settings.repeats, *sure)
     together = importance(case.predict, loss, part.features, groups, part.cluster, settings.repeats, *sure)
     top = [row["feature"] for row in ranked[: settings.top]]
     return {
         "importance": {"alone": ranked, "together": together},
+        **({} if case.task.costs.given else {"lost_in": case.task.lost_in}),
         "dependence": {
             name: dependence(case.answer, few.features, name, settings.points, few.cluster, *sure) for name in top
         },

@@ -52,7 +52,8 @@ def parity(
 ) -> float:
     """Return the largest difference between the pipeline and its graph over the rows of a table.
 
-    Of values beyond 1 the relative difference counts: a graph calculates with some seven digits.
+    Of values beyond 1 the relative difference counts: a graph calculates with some seven digits. A value near 0 that is the
+    sum of large ones is held against the mean size of the values, of which its digits are.
 
     Raises
     ------
@@ -61,7 +62,9 @@ def parity(
     """
     inputs = matrices({name: table[name].to_numpy() for name in numeric + categorical}, numeric, categorical)
     ours, theirs = run(exported, inputs), predict(model, table[numeric + categorical], task)
-    difference = np.abs(ours[:, -theirs.shape[1] :] - theirs).max(axis=1) / np.maximum(1, np.abs(theirs).max(axis=1))
+    size = np.abs(theirs).max(axis=1)
+    least = max(1.0, size.mean()) if task.value else 1.0
+    difference = np.abs(ours[:, -theirs.shape[1] :] - theirs).max(axis=1) / np.maximum(least, size)
     if not (difference <= most).all():  # NaN must fail, too
         off = np.flatnonzero(~(difference <= most))
         raise FieldbookError(

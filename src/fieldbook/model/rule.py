@@ -122,7 +122,7 @@ def _told(values: np.ndarray, events: np.ndarray, label: np.ndarray, value: bool
         code = np.unique(values.astype(str), return_inverse=True)[1]
         return _unexplained(code, events), None
     stump = (DecisionTreeRegressor if value else DecisionTreeClassifier)(max_depth=1, random_state=0)
-    tree = stump.fit(values[:, None], label).tree_
+    tree = stump.fit(np.array(values)[:, None], label).tree_
     threshold = float(f"{tree.threshold[0]:.4g}") if tree.node_count > 1 else 0.0
     code = np.where(np.isnan(values), 2, (values >= threshold).astype(int))
     return _unexplained(code, events), threshold

@@ -12,13 +12,15 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from .. import FieldbookError
 from ..core.strict import Strict, explain
-from ..scope.framing import Framing
 
 if TYPE_CHECKING:
     pass
 
 # %% auto #0
-__all__ = ['Smalls', 'STAGED', 'Fold', 'CERTAIN', 'Small', 'take_small', 'attempts', 'put', 'folds', 'loss']
+__all__ = ['Value', 'Smalls', 'STAGED', 'Fold', 'Small', 'take_small', 'attempts', 'stretches', 'put', 'folds']
+
+# %% ../../../notebooks/05_model/37_small.ipynb #e8b282a9
+Value = bool | int | float | str | None
 
 # %% ../../../notebooks/05_model/37_small.ipynb #ff27913d
 class Small(Strict):
@@ -29,7 +31,7 @@ class Small(Strict):
     """
 
     rows: int = Field(ge=1)
-    settings: list[dict[str, Any]] = Field(min_length=1)
+    settings: list[dict[str, Value | list[Value]]] = Field(min_length=1)
 
 # %% ../../../notebooks/05_model/37_small.ipynb #a270866e
 Smalls = list[Small]
@@ -65,6 +67,12 @@ def attempts(small: list[Small], rows: int) -> list[dict[str, Any]]:
 # %% ../../../notebooks/05_model/37_small.ipynb #93af50b2
 STAGED = "max_iter"
 
+# %% ../../../notebooks/05_model/37_small.ipynb #c1fddcbc
+def stretches(settings: dict[str, Any]) -> list[list[int]]:
+    """Return the numbers of boosted trees to be tried, in two parts: the second is only worth it if more trees help."""
+    stops = settings.get(STAGED)
+    return [part for part in (stops[:3], stops[3:]) if part] if isinstance(stops, list) else [[]]
+
 # %% ../../../notebooks/05_model/37_small.ipynb #6dd35eec
 def put(name: str, settings: dict[str, Any], chosen: dict[str, Any], value: bool) -> dict[str, Any]:
     """Return a model's settings with others for its estimator, or for its regressor where that has settings of its own.
@@ -94,31 +102,20 @@ def put(name: str, settings: dict[str, Any], chosen: dict[str, Any], value: bool
 Fold = tuple[np.ndarray, np.ndarray]  # positions of rows to learn from, and of rows to judge by
 
 # %% ../../../notebooks/05_model/37_small.ipynb #b90b3761
-def folds(cluster: np.ndarray, outputs: int, seed: int) -> list[Fold]:
+def folds(cluster: np.ndarray, columns: int, outputs: int, seed: int) -> list[Fold]:
     """Return the parts by which settings are told apart; what is learnt from stays in its order.
 
     Parameters
     ----------
     cluster : (rows,) name of each row's cluster.
+    columns : how many features there are.
     outputs : how many models the estimator makes of itself: the classes, where there are more than two.
     seed : of the shuffle.
     """
     from sklearn.model_selection import GroupKFold, KFold
 
     rows, groups = len(cluster), len(np.unique(cluster))
-    parts = 5 if rows <= 3000 and outputs <= 2 else 3
+    parts = 5 if rows <= 1000 and outputs <= 2 else 3
     kind, group = (GroupKFold, cluster) if parts <= groups < rows else (KFold, None)
     split = kind(parts, shuffle=True, random_state=seed).split(np.zeros(rows), groups=group)
-    return list(split)[: 1 if rows > 20_000 or outputs > 5 else parts]
-
-# %% ../../../notebooks/05_model/37_small.ipynb #1b530d7f
-def loss(outputs: np.ndarray, label: np.ndarray, task: Framing) -> float:
-    """Return the mean squared error of values, (rows, 1), or the log loss of probabilities, (rows, columns)."""
-    if task.value:
-        return float(((outputs[:, 0] - label) ** 2).mean())
-    events, p = task.events(label), np.clip(outputs, CERTAIN, 1 - CERTAIN)
-    happened = -(events * np.log(p)).sum(axis=1)
-    return float((happened if task.exclusive else happened - ((1 - events) * np.log1p(-p)).sum(axis=1)).mean())
-
-# %% ../../../notebooks/05_model/37_small.ipynb #650eb6b3
-CERTAIN = 1e-6  # a class that a fold did not hold is no reason to prefer one setting to another
+    return list(split)[: 1 if rows > 20_000 or rows * columns * outputs > 300_000 else parts]

@@ -22,7 +22,7 @@ from .balance import prepare, take_rows
 from .folded import Folded
 from .pipeline import crowded
 from .sample import Sample, draw
-from .small import STAGED, attempts, folds, loss, put, take_small
+from .small import STAGED, Fold, attempts, folds, put, stretches, take_small
 from ..scope.framing import Framing
 from ..scope.framings import AnyFraming
 
@@ -206,32 +206,47 @@ def settle(recipe: Recipe, table: pd.DataFrame, numeric: list[str], categorical:
     plain, value = replace(recipe, settings=others), recipe.task.value
     if not tried:
         return plain
-    made = [replace(plain, settings=put(recipe.name, others, one | _last(one), value)) for one in tried]
-    if len(tried) == 1 and not _last(tried[0]):
-        return made[0]
+    make = lambda chosen: replace(plain, settings=put(recipe.name, others, chosen, value))
+    if len(tried) == 1 and stretches(tried[0]) == [[]]:
+        return make(tried[0])
+    parts = folds(rows["cluster"].to_numpy(), len(numeric + categorical), len(recipe.task.columns), recipe.seed)
     losses: dict[tuple[int, int], float] = {}
-    for past, ahead in folds(rows["cluster"].to_numpy(), len(recipe.task.columns), recipe.seed):
-        for place, (one, settled) in enumerate(zip(tried, made)):
-            held, model = rows.iloc[ahead], learn(settled, rows.iloc[past], numeric, categorical)
-            for stop, outputs in _on_the_way(model, held[numeric + categorical], recipe.task, one.get(STAGED)).items():
-                so_far = losses.get((place, stop), 0.0)
-                losses[place, stop] = so_far + loss(outputs, held["label"].to_numpy(), recipe.task)
+    for place, one in enumerate(tried):
+        ours: dict[int, float] = {}
+        for stops in stretches(one):
+            if ours and min(ours, key=ours.get) < max(ours):
+                break
+            settled = make(one | ({STAGED: stops[-1]} if stops else {}))
+            ours |= _folded(settled, rows, parts, numeric, categorical, stops)
+        losses |= {(place, stop): total for stop, total in ours.items()}
     place, stop = min(losses, key=losses.get)
-    best = tried[place] | ({STAGED: stop} if _last(tried[place]) else {})
+    best = tried[place] | ({STAGED: stop} if stop else {})
     print(f"train: {recipe.name}: of {len(losses)} settings for so few rows, the best by folds of training: {best}")
-    return replace(plain, settings=put(recipe.name, others, best, value))
+    return make(best)
 
-# %% ../../../notebooks/05_model/40_train.ipynb #b70cc02b
-def _last(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the largest number of boosted trees, if there are several to be tried."""
-    return {STAGED: max(settings[STAGED])} if isinstance(settings.get(STAGED), list) else {}
+# %% ../../../notebooks/05_model/40_train.ipynb #050589f6
+def _folded(
+    recipe: Recipe,
+    rows: pd.DataFrame,
+    parts: list[Fold],
+    numeric: list[str],
+    categorical: list[str],
+    stops: list[int],
+) -> dict[int, float]:
+    """Return the sum of losses over folds, by number of boosted trees, or by 0 of what is not counted in trees."""
+    totals: dict[int, float] = {}
+    for past, ahead in parts:
+        held, model = rows.iloc[ahead], learn(recipe, rows.iloc[past], numeric, categorical)
+        for stop, outputs in _on_the_way(model, held[numeric + categorical], recipe.task, stops).items():
+            totals[stop] = totals.get(stop, 0.0) + float(recipe.task.penalty(outputs, held["label"].to_numpy()).mean())
+    return totals
 
 # %% ../../../notebooks/05_model/40_train.ipynb #aa1f14d7
-def _on_the_way(model: Pipeline, rows: pd.DataFrame, task: Framing, stops: Any) -> dict[int, np.ndarray]:
+def _on_the_way(model: Pipeline, rows: pd.DataFrame, task: Framing, stops: list[int]) -> dict[int, np.ndarray]:
     """Return the outputs at each of these numbers of boosted trees; by 0 those of the whole model if it has no such."""
     stages = getattr(model["estimator"], "staged_predict" if task.value else "staged_predict_proba", None)
-    if not isinstance(stops, list) or stages is None:
-        return {max(stops) if isinstance(stops, list) else 0: predict(model, rows, task)}
+    if not stops or stages is None:
+        return {max(stops, default=0): predict(model, rows, task)}
     count, seen = max(2, len(task.columns)), {}
     for done, outputs in enumerate(stages(model[:-1].transform(rows)), 1):
         if done in stops:

@@ -61,6 +61,7 @@ def markdown(manifest: Manifest, purpose: Purpose, choice: dict[str, Any], diagn
     """
     parts = [
         f"# Model card: {manifest.name} {manifest.version}",
+        *(f"**{sentence}**" for sentence in manifest.remarks),
         _details(manifest),
         _use(purpose),
         _data(purpose),
@@ -132,8 +133,9 @@ def _behaviour(diagnosis: dict[str, Any]) -> str:
 # %% ../../../notebooks/08_package/20_card.ipynb #5a91e62f
 def _limits(choice: dict[str, Any]) -> str:
     verdicts = _table(["limit", "verdict"], [[record["metric"], record["sentence"]] for record in choice["verdicts"]])
+    asked = f"The scope's limits, each held against a whole interval:\n\n{verdicts}"
     return (
-        f"## Limits\n\nThe scope's limits, each held against a whole interval:\n\n{verdicts}\n\n"
+        f"## Limits\n\n{asked if choice['verdicts'] else 'The scope sets no limit.'}\n\n"
         "The figures hold for data like that of the splits above. Nothing here says how the model does on "
         "places, seasons or practices it has not seen; slices with too few rows were not judged; fairness is measured "
         "for the groups that the scope names and for no others."

@@ -82,8 +82,11 @@ def read(data: Path) -> Story:
 def result(story: Story) -> list[str]:
     """Return what was found, in sentences: who was chosen, what it costs and what it saves, on data it had not seen."""
     test, unit = story.manifest["metrics"]["test"], story.task.costs.unit
+    chosen = f"{story.board['champion']} was chosen among {count(len(story.board['models']), 'model')}."
+    sentences = [*story.board.get("remarks", []), chosen]
+    if not story.task.costs.given:
+        return [*sentences, *_scored(story, test)]
     cost, saving = test["expected_cost"], test["saving"]
-    sentences = [f"{story.board['champion']} was chosen among {count(len(story.board['models']), 'model')}."]
     if cost["value"] is not None:
         where = f"On {count(test['rows'], 'case')} that no model had seen"
         sentences.append(f"{where}, its decisions cost {figure(cost)} {unit} for 1,000 answers.")
@@ -97,6 +100,13 @@ def result(story: Story) -> list[str]:
         unsure = f"Whether that is less {than}, these data do not say: the difference is {figure(saving)}."
         sentences.append(f"That is {saved} {unit} {sure} {than}." if clear else unsure)
     return sentences
+
+# %% ../../../notebooks/08_package/70_index.ipynb #c62678e2
+def _scored(story: Story, test: dict[str, Any]) -> list[str]:
+    """Return how good the champion is where nobody has said what a mistake costs."""
+    names = [name for name in (story.board["objective"], "skill", "roc_auc", "r2") if test.get(name)]
+    figures = listed([f"{label(name)} {figure(test[name])}" for name in dict.fromkeys(names)])
+    return [f"On {count(test['rows'], 'case')} that no model had seen: {figures}."]
 
 # %% ../../../notebooks/08_package/70_index.ipynb #14bf324b
 def others(story: Story) -> list[tuple[str, str, list[str]]]:
@@ -114,13 +124,20 @@ def next_steps(story: Story) -> list[str]:
         )
     if not story.champion["passed"]:
         steps.insert(0, f"{story.board['champion']} does not keep every limit: read which before anybody relies on it.")
-    steps.append("If a mistake costs you something else, change the costs in conf/problem/ and run make repro again.")
+    steps.append(
+        "If a mistake costs you something else, change the costs in conf/problem/ and run make repro again."
+        if story.task.costs.given
+        else "Say what a mistake costs, under costs in conf/problem/: take given: false out there, make expected_cost "
+        "the objective, and run make repro again."
+    )
     return steps
 
 # %% ../../../notebooks/08_package/70_index.ipynb #4b8b38d0
 def costs(story: Story) -> str:
-    """Return the picture of what the models' decisions would cost on validation, as SVG."""
+    """Return the picture of what the models' decisions would cost on validation, or of the score, as SVG."""
     models, unit = story.board["models"], story.task.costs.unit
+    if not story.task.costs.given:
+        return _scores(story)
     without = story.champion["expected_cost"]["value"] + story.champion["saving"]["value"]
     drawn, axes = plot.figure(height=1.1 + 0.42 * len(models), width=7.5)
     values, states = [row["expected_cost"] for row in models], [row["state"] for row in models]
@@ -130,6 +147,17 @@ def costs(story: Story) -> str:
     axes.xaxis.set_major_formatter("{x:,.10g}")
     sentence = listed([f"{row['model']} {figure(row['expected_cost'])}" for row in models])
     return plot.svg(drawn, f"Cost for 1,000 answers in {unit}: {sentence}; without a model {without:,.0f}.")
+
+# %% ../../../notebooks/08_package/70_index.ipynb #21c0ce30
+def _scores(story: Story) -> str:
+    """Return the picture of the score by which the models were compared, as SVG."""
+    models, objective = story.board["models"], story.board["objective"]
+    drawn, axes = plot.figure(height=1.1 + 0.42 * len(models), width=7.5)
+    states = [row["state"] for row in models]
+    plot.intervals(axes, [row["model"] for row in models], [row[objective] for row in models], states)
+    axes.set_xlabel(f"{label(objective)}, lower is better, with 95 % intervals")
+    sentence = listed([f"{row['model']} {figure(row[objective])}" for row in models])
+    return plot.svg(drawn, f"{label(objective).capitalize()} on validation: {sentence}.")
 
 # %% ../../../notebooks/08_package/70_index.ipynb #302c84c8
 def reliability(story: Story) -> str:

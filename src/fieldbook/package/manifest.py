@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, PlainSerializer, ValidationError, model_serializer, model_validator
+from pydantic import ConfigDict, Field, PlainSerializer, ValidationError, model_serializer, model_validator
 
 from .. import FieldbookError
 from ..core.files import digest, replace
@@ -151,6 +151,7 @@ class Manifest(Strict):
     ----------
     name, version : the problem's, as conf/problem/ names it, and the beginning of the lineage id.
     promise : of the scope, one sentence.
+    remarks : what must be said of the choice before anything else, if anything must.
     model, settings : the champion's name, and what was asked for in its file.
     framing : that is asked.
     also : the framings answered beside it, by name.
@@ -168,6 +169,7 @@ class Manifest(Strict):
     name: str
     version: str
     promise: str
+    remarks: list[str] = Field([], exclude_if=lambda remarks: not remarks)
     model: str
     settings: dict[str, Any]
     framing: Asked

@@ -203,6 +203,7 @@ def describe(choice: dict[str, Any], source: Path, target: Path) -> Manifest:
         name=section("name", str),
         version=origin.id[:12],
         promise=section("scope/promise", str),
+        remarks=choice.get("remarks", []),
         model=choice["model"],
         settings=choice["settings"],
         framing=Asked(name=framing, task=task),

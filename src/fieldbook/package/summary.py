@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import FieldbookError
 from ..core.section import section
-from ..core.words import LABELS, figure
+from ..core.words import LABELS, figure, label
 from ..data.division import Split
 from .ready import title
 
@@ -29,7 +29,9 @@ def rows(board: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     ----------
     board : data/selection/leaderboard.json.
     """
-    names = [name for name in NARROW if name in board["models"][0]]
+    priced = "ratios" not in board["models"][0]
+    names = NARROW if priced else (board["objective"], *NARROW[1:])
+    names = [name for name in dict.fromkeys(names) if name in board["models"][0]]
     cells = [
         [
             row["model"],
@@ -38,15 +40,17 @@ def rows(board: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         ]
         for row in board["models"]
     ]
-    return ["model", *(LABELS[name] for name in names), "limits"], cells
+    return ["model", *(label(name) for name in names), "limits"], cells
 
 # %% ../../../notebooks/08_package/60_summary.ipynb #b069c0c9
-def told(board: dict[str, Any], manifest: dict[str, Any]) -> tuple[str, list[str], str]:
-    """Return the first line, what keeps a model from serving, and the figures on test, in words."""
-    broken = [f"  {row['model']}: {sentence}" for row in board["models"] for sentence in row["broken"]]
+def told(board: dict[str, Any], manifest: dict[str, Any]) -> tuple[list[str], list[str], str]:
+    """Return the first lines, what is wrong with models, and the figures on test, in words."""
+    wrong = [(row["model"], [*row["broken"], *([row["remark"]] if "remark" in row else [])]) for row in board["models"]]
+    broken = [f"  {name}: {sentence}" for name, sentences in wrong for sentence in sentences]
     test = manifest["metrics"]["test"]
     figures = ", ".join(f"{label} {figure(test[name])}" for name, label in LABELS.items() if name in test)
-    return title(manifest), broken, f"On test: {figures}."
+    first, *others = board.get("remarks", [""])
+    return [f"{title(manifest)}{first and ': '}{first}", *others], broken, f"On test: {figures}."
 
 # %% ../../../notebooks/08_package/60_summary.ipynb #b7225709
 def main(project: Path = Path(".")) -> None:
@@ -59,6 +63,7 @@ def main(project: Path = Path(".")) -> None:
     """
     from rich import box
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     try:
@@ -78,7 +83,8 @@ def main(project: Path = Path(".")) -> None:
         table.add_column(name, no_wrap=True, overflow="fold")
     for line in cells:
         table.add_row(*line, style="bold" if line[0] == board["champion"] else "")
-    say(f"\n[bold]{first}[/]")
+    for place, sentence in enumerate(first):
+        say(f"{'' if place else chr(10)}[bold]{escape(sentence)}[/]")
     console.print(table)
     for sentence in [*broken, f"\n[bold]{board['why']}.[/]", test, *plainly, "", *NEXT]:
         say(sentence)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from .. import FieldbookError
+from .calendar import of_the_day, since
 from .copies import copies
 from .join import Join, joined, utc
 from .number import text_of
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['DAYS', 'WEEKDAYS', 'LabelOf', 'as_words', 'Tabular']
+__all__ = ['DAYS', 'LabelOf', 'as_words', 'Tabular']
 
 # %% ../../../notebooks/problems/table.ipynb #7a1c0e21
 class LabelOf(BaseModel):
@@ -195,19 +196,15 @@ class Tabular:
         return {**tables, **others, "rows": rows[self._as_of(rows) <= now]}
 
     def columns(self, request: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the fields as they are; of a time, its minute of the day and its weekday.
+        """Return the fields as they are; of a time, its minute of the day and its weekday, and how long ago it is.
 
         Not its day of the year: with less than two years of rows, a model learns by heart what each season was like.
         """
+        times = {name: values for name, values in request.items() if values.dtype.kind == "M"}
         built = {}
         for name, values in request.items():
-            if values.dtype.kind == "M":
-                day = values.astype("datetime64[D]")
-                known = ~np.isnat(values)
-                built[f"{name}_minute_of_day"] = np.where(known, (values - day).astype(np.int64), np.nan)
-                built[f"{name}_weekday"] = np.where(known, WEEKDAYS[(day.astype(np.int64) + 3) % 7], "")
-            else:
-                built[name] = values
+            built |= of_the_day(name, values) if name in times else {name: values}
+        built |= since(times, self.as_of)
         return {name: v.astype(np.float32 if v.dtype.kind == "f" else object) for name, v in built.items()}
 
     def _column(self, rows: pd.DataFrame, name: str) -> pd.Series:
@@ -251,9 +248,6 @@ class Tabular:
 
 # %% ../../../notebooks/problems/table.ipynb #b4f6e0da
 DAYS = 20  # of fewer, an interval that draws whole days says little
-
-# %% ../../../notebooks/problems/table.ipynb #821f3886
-WEEKDAYS = np.array(["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], dtype=object)
 
 # %% ../../../notebooks/problems/table.ipynb #d3a6d8f0
 def _joined(columns: list[pd.Series]) -> pd.Series:

@@ -121,6 +121,18 @@ def _model_misfits(model: dict[str, Any], keys: tuple[str | int, ...]) -> Iterat
     yield from _misfits(model, keys, also=tuple(BESIDE), given=("numeric", "categorical"))
     if isinstance(model.get("regressor"), dict):
         yield from _misfits(model["regressor"], (*keys, "regressor"))
+    yield from _unknown_to_small(model, keys)
+
+# %% ../../../notebooks/01_scope/80_check.ipynb #223a6b37
+def _unknown_to_small(model: dict[str, Any], keys: tuple[str | int, ...]) -> Iterator[Fault]:
+    """Yield each setting for fewer rows that the file does not give to its estimator or its regressor."""
+    places = [model.get("estimator"), model.get("regressor")]
+    allowed = [key for place in places if isinstance(place, dict) for key in place if not key.startswith("_")]
+    for part, content in enumerate(model.get("small") or []):
+        for number, settings in enumerate(content.get("settings", []) if isinstance(content, dict) else []):
+            for key in settings.keys() - set(allowed) if isinstance(settings, dict) else ():
+                place = (*keys, "small", part, "settings", number, key)
+                yield Fault(place, no_such("setting", key, allowed), misspelt=True)
 
 # %% ../../../notebooks/01_scope/80_check.ipynb #cb0197ae
 def _misfits(

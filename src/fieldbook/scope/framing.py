@@ -14,7 +14,7 @@ from ..core.strict import Strict
 from .limit import Behaviour, Fairness, Limit
 
 # %% auto #0
-__all__ = ['BY_COSTS', 'Priced', 'Costs', 'proper_score', 'Framing', 'Binary']
+__all__ = ['BY_COSTS', 'CERTAIN', 'Priced', 'Costs', 'proper_score', 'Framing', 'Binary']
 
 # %% ../../../notebooks/01_scope/30_framing.ipynb #82aad71c
 class Priced(Strict):
@@ -37,6 +37,9 @@ class Costs(Priced):
 
 # %% ../../../notebooks/01_scope/30_framing.ipynb #c6f00f5b
 BY_COSTS = ("expected_cost", "saving")  # metrics that prices enter
+
+# %% ../../../notebooks/01_scope/30_framing.ipynb #0ff59b95
+CERTAIN = 1e-6  # no probability is nearer to 0 or 1 when an answer is held against what happened
 
 # %% ../../../notebooks/01_scope/30_framing.ipynb #8591b020
 def proper_score(value: bool) -> str:
@@ -103,6 +106,23 @@ class Framing(Strict):
     def cost(self, outputs: np.ndarray, label: np.ndarray) -> np.ndarray:
         """Return what the decision that follows from the outputs costs, (rows,), once the label is known."""
         raise NotImplementedError
+
+    def penalty(self, outputs: np.ndarray, label: np.ndarray) -> np.ndarray:
+        """Return the squared error of a value, or minus the logarithm of the probability of what happened, (rows,)."""
+        if self.value:
+            return (outputs[:, 0] - label) ** 2
+        events, p = self.events(label), np.clip(outputs, CERTAIN, 1 - CERTAIN)
+        happened = -(events * np.log(p)).sum(axis=1)
+        return happened if self.exclusive else happened - ((1 - events) * np.log1p(-p)).sum(axis=1)
+
+    def loss(self, outputs: np.ndarray, label: np.ndarray) -> np.ndarray:
+        """Return what an answer loses, (rows,): what its decision costs, or its penalty where nobody knows that."""
+        return self.cost(outputs, label) if self.costs.given else self.penalty(outputs, label)
+
+    @property
+    def lost_in(self) -> str:
+        """The unit of `loss`."""
+        return self.costs.unit if self.costs.given else "squared error" if self.value else "log loss"
 
     def constants(self, label: np.ndarray) -> np.ndarray:
         """Return what always giving the same answer costs, (rows, questions, answers)."""

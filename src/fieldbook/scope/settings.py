@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from .check import _gaps, check_sections, check_targets
 from .fault import tell
 
 # %% auto #0
-__all__ = ['compose', 'read', 'divide', 'main']
+__all__ = ['compose', 'escaped', 'read', 'divide', 'main']
 
 # %% ../../../notebooks/01_scope/90_settings.ipynb #2d0a3fc6
 def compose(conf: Path, overrides: list[str] | None = None, known: Mapping[str, Any] | None = None) -> str:
@@ -67,6 +68,15 @@ def _unresolvable(raw: dict[str, Any]) -> Fault | None:
         [] if asked in framings or "${" in asked else [Fault(("scope", "framing"), no_such("framing", asked, framings))]
     )
     return next(iter([*_gaps(raw), *wrong]), None)
+
+# %% ../../../notebooks/01_scope/90_settings.ipynb #76beb535
+def escaped(value: Any) -> Any:
+    """Return a value, with all that it holds, as it must stand in a file of `conf/` so that no text is a reference."""
+    if isinstance(value, Mapping):
+        return {key: escaped(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [escaped(one) for one in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
 # %% ../../../notebooks/01_scope/90_settings.ipynb #b3d029bf
 def read(path: Path) -> dict[str, Any]:

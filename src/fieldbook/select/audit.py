@@ -27,7 +27,7 @@ from ..scope.framings import AnyFraming
 from .worth import Loss, Predict, by_month, importance, shift
 
 # %% auto #0
-__all__ = ['Audit', 'judge', 'judged', 'sets', 'without', 'refitter', 'main']
+__all__ = ['Audit', 'judge', 'judged', 'sets', 'droppable', 'without', 'refitter', 'main']
 
 # %% ../../../notebooks/07_select/35_audit.ipynb #2f49eb02
 class Audit(Strict):
@@ -92,6 +92,12 @@ def sets(listed: Sequence[str], steps: int) -> list[list[str]]:
     """Return at most `steps` growing sets of the features listed, least important first; the last is the whole list."""
     sizes = sorted({round(size) for size in np.linspace(0, len(listed), steps + 1)[1:]} - {0})
     return [list(listed[:size]) for size in sizes]
+
+# %% ../../../notebooks/07_select/35_audit.ipynb #becf207e
+def droppable(table: pd.DataFrame, used: Sequence[str]) -> list[str]:
+    """Return the features listed that the model looks at, least important first; one must be left to it."""
+    listed = [name for name in table["feature"][table["verdict"] == "drop"] if name in used][::-1]
+    return listed[: len(used) - 1]
 
 # %% ../../../notebooks/07_select/35_audit.ipynb #1c7c4bae
 def without(
@@ -179,14 +185,14 @@ def main() -> None:
     names, labelled = numeric + categorical, held[held["label"].notna()]
     few = labelled.iloc[np.sort(np.random.default_rng(seed).permutation(len(labelled))[: settings.rows])]
     respond = lambda table: predict(model, table[names], task)
-    worth = importance(respond, task.cost, few, names, settings.repeats, sure, seed)
+    worth = importance(respond, task.loss, few, names, settings.repeats, sure, seed)
     table = judged(worth, _moved(train, later, names), settings)
-    listed = list(table["feature"][table["verdict"] == "drop"])[::-1][: len(names) - 1]  # one must be left
+    listed = droppable(table, choice["settings"].get("only") or names)
     refit = refitter(recipe, train, numeric, categorical)
     replace(folder / "features.csv", table.to_csv(index=False))
     seen = pd.concat([part[["as_of", "split", *names]] for part, _, _ in splits.values()], ignore_index=True)
     replace(folder / "coverage.csv", by_month(seen, names).to_csv(index=False))
-    dropped = without(listed, names, refit, task.cost, labelled, settings, sure, seed)
+    dropped = without(listed, names, refit, task.loss, labelled, settings, sure, seed)
     replace(folder / "drop.csv", dropped.to_csv(index=False))
 
 # %% ../../../notebooks/07_select/35_audit.ipynb #5c8a2de0
