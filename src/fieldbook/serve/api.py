@@ -66,8 +66,17 @@ def described(schema: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
     """
     for name, field in schema["properties"].items():
         column, known = manifest.request[name], str(manifest.seen.get(name, ""))
-        time = ("in UTC, or with an offset" if column.utc else "local, without a zone") if column.type == "datetime" else ""
-        parts = [column.why, time, f"seen in training: {known}" if known else "", "may be null" if column.nullable else ""]
+        time = (
+            ("in UTC, or with an offset" if column.utc else "local, without a zone")
+            if column.type == "datetime"
+            else ""
+        )
+        parts = [
+            column.why,
+            time,
+            f"seen in training: {known}" if known else "",
+            "may be null" if column.nullable else "",
+        ]
         if text := "; ".join(filter(None, parts)):
             field["description"] = text
         if manifest.samples:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta, Struct, ValidationError
+from msgspec import Meta, Struct
 
 from .. import FieldbookError
 from ..scope.framing import Framing
@@ -64,7 +64,9 @@ def told(task: Framing, spellings: Spellings) -> str:
     if task.value:
         return f"a number, in {task.unit}"
     also = {word: f" (or {', '.join(spellings[word])})" if spellings.get(word) else "" for word in task.words}
-    words = " or ".join([", ".join(f"{word!r}{also[word]}" for word in task.words[:-1]), repr(task.words[-1]) + also[task.words[-1]]])
+    words = " or ".join(
+        [", ".join(f"{word!r}{also[word]}" for word in task.words[:-1]), repr(task.words[-1]) + also[task.words[-1]]]
+    )
     return f"a list of any of {words}" if task.several else words
 
 # %% ../../../notebooks/10_serve/38_outcome.ipynb #3a420145
@@ -120,7 +122,9 @@ class Outcomes:
         """Return the JSON schema of an outcome."""
         made = msgspec.json.schema_components([_record(float)])[1]["Outcome"]
         words = {"enum": [value for _, value in self.words]}
-        kind = {"type": "number"} if self.task.value else {"type": "array", "items": words} if self.task.several else words
+        kind = (
+            {"type": "number"} if self.task.value else {"type": "array", "items": words} if self.task.several else words
+        )
         made["properties"]["outcome"] = {**kind, "description": f"what happened: {self.told}"}
         return made
 
