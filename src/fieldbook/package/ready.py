@@ -66,11 +66,10 @@ def asked(project: Path = Path(".")) -> dict[str, Any]:
     if is_outdated(project / "params.yaml", conf) or not settings.exists():
         composed = parse(compose(conf), conf)
         return {"name": composed["name"], "framing": composed["scope"]["framing"], "problem": composed["problem"]}
-    read = lambda name, kind: section(name, kind, settings)
     return {
-        "name": read("name", str),
-        "framing": read("scope/framing", str),
-        "problem": read("problem", dict[str, Any]),
+        "name": section("name", str, settings),
+        "framing": section("scope/framing", str, settings),
+        "problem": section("problem", dict[str, Any], settings),
     }
 
 # %% ../../../notebooks/08_package/45_ready.ipynb #c6d55ef4
