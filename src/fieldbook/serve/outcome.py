@@ -44,12 +44,9 @@ def dictionary(task: Framing, spellings: Spellings) -> dict[tuple[bool, Any], st
     Raises
     ------
     FieldbookError
-        If the framing has no such word, or a spelling stands for two.
+        If a spelling stands for two words.
     """
     known: dict[tuple[bool, Any], str] = {}
-    for word in spellings.keys() - set(task.words):
-        there = ", ".join(task.words) or "none, for it asks for a value"
-        raise FieldbookError(f"scope.service.spellings: the framing has no word {word!r}; there are {there}")
     for word in task.words:
         for text in [word, *spellings.get(word, [])]:
             for value in written(text):
