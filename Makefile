@@ -6,6 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PORT ?= 3000
 export BENTOML_DO_NOT_TRACK := True
+unexport $(filter MLFLOW_%,$(.VARIABLES))     # what a shell holds for other projects does not steer this one
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .PHONY: help repro test check site lab tune serve bench container export runs lint lock clean env
@@ -43,8 +44,8 @@ serve: env  ## start the built Bento on http://localhost:3000 (PORT=... for anot
 	@[ -d data/bento ] || $(MAKE) repro
 	@$(BIN)/fieldbook ready
 	@echo "http://localhost:$(PORT)   predictions are logged in logs/   Ctrl+C stops"
-	@BENTOML_HOME=$(CURDIR)/tmp/bentoml BENTOML_CONFIG=$(CURDIR)/conf/deploy/bentoml.yaml FIELDBOOK_LOGS=$(CURDIR)/logs \
-	  $(BIN)/bentoml serve $(CURDIR)/data/bento --host 127.0.0.1 --port $(PORT)
+	@BENTOML_HOME="$(CURDIR)/tmp/bentoml" BENTOML_CONFIG="$(CURDIR)/conf/deploy/bentoml.yaml" FIELDBOOK_LOGS="$(CURDIR)/logs" \
+	  $(BIN)/bentoml serve "$(CURDIR)/data/bento" --host 127.0.0.1 --port $(PORT)
 
 bench: env  ## time the Bento next to other servers with the same champion, on this machine; some four minutes
 	@[ -d data/bento ] || $(MAKE) repro
@@ -78,6 +79,8 @@ clean:  ## remove the environment, all outputs and DVC's cache; MLflow's record 
 # The lock is compared by content: a checkout changes times, not what is needed. Works offline once it has worked.
 env:
 	@cmp -s requirements.lock .venv/requirements.lock || $(MAKE) --no-print-directory setup
+	@[ -L .venv ] || grep -qs "^relocatable = true" .venv/pyvenv.cfg || grep -qsF "$(CURDIR)/.venv" .venv/bin/activate || \
+	  { echo "fieldbook: .venv was set up in another folder, and its commands would run there: run make setup" >&2; exit 1; }
 
 .PHONY: setup
 setup:
@@ -85,7 +88,10 @@ setup:
 	  { echo "Python 3.11, 3.12 or 3.13 is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12" >&2; exit 1; }
 	@echo "setting up .venv (the first time takes a minute or two)"
 	@$(PYTHON) -m venv --clear .venv
+	@echo "relocatable = true" >> .venv/pyvenv.cfg  # commands look for their Python beside them: a project may be moved
 	@$(BIN)/pip install -qq --disable-pip-version-check "$$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)"
 	@VIRTUAL_ENV=.venv $(BIN)/uv pip sync -q --compile-bytecode requirements.lock
 	@VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
+	@for path in .venv/lib/python*/site-packages/__editable__.fieldbook-*.pth; do echo ../../../../src > "$$path"; done
+	@sed -i.bak 's|VIRTUAL_ENV="\{0,1\}/.*|VIRTUAL_ENV="$$(cd "$$(dirname "$${BASH_SOURCE[0]:-$$0}")/.." \&\& pwd)"|' .venv/bin/activate
 	@cp requirements.lock .venv/requirements.lock

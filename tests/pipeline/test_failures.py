@@ -23,6 +23,7 @@ WRONG_SETTINGS: dict[str, tuple[Change, str]] = {  # what is done to conf/, and 
         lambda project: project.edit("conf/config.yaml", "- model: all", "- model: none_such"),
         "model/none_such",
     ),
+    "gap": (lambda project: project.set("model.boosting.estimator.max_iter", "???"), "boosting.estimator.max_iter"),
     "reference": (lambda project: project.set("model.boosting.estimator.random_state", "${sed}"), "'sed'"),
     "syntax": (
         lambda project: project.edit("conf/model/boosting.yaml", r"\Z", "  unclosed: [0.05\n"),
@@ -179,7 +180,7 @@ def test_four_processes_may_open_the_store_first(tmp_path: Path) -> None:
             process.kill()
             process.wait()
     assert [process.returncode for process in processes] == [0] * 4, "\n".join(errors for _, errors in said)
-    assert {out.strip() for out, _ in said} == {f"sqlite:///{tmp_path / 'mlflow.db'}"}
+    assert {out.strip() for out, _ in said} == {f"sqlite+pysqlite:///{tmp_path / 'mlflow.db'}"}
     assert not (tmp_path / "mlflow.draft").exists()
     used = project.run(sys.executable, "-c", USE, f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert used.returncode == 0 and "{'c': 1.0}" in used.stdout, used.stdout

@@ -19,7 +19,8 @@ from .files import replace
 from .page import to_page
 
 # %% auto #0
-__all__ = ['PAGES', 'BESIDE', 'links', 'address', 'notebooks', 'reduced', 'scrub', 'execute', 'publish', 'main']
+__all__ = ['PAGES', 'BESIDE', 'MEASURES', 'ADDRESS', 'KERNEL', 'links', 'address', 'notebooks', 'reduced', 'scrub', 'changing',
+           'execute', 'read_notebook', 'publish', 'main']
 
 # %% ../../../notebooks/00_core/45_publish.ipynb #04c420fa
 PAGES = {
@@ -100,10 +101,32 @@ def scrub(notebook: Any) -> Any:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
             for output in cell.outputs:
-                data = output.get("data", {})
-                if "text/plain" in data:  # such as <Thing at 0x7f21592cbf90>
-                    data["text/plain"] = re.sub(r" at 0x[0-9a-f]+", "", data["text/plain"])
+                for told in (output, output.get("data", {})):
+                    for kind in {"text", "text/plain", "text/html", "text/markdown"} & told.keys():
+                        told[kind] = re.sub(r" at 0x[0-9a-f]+", "", told[kind])  # as in <Thing at 0x7f21592cbf90>
     return notebook
+
+# %% ../../../notebooks/00_core/45_publish.ipynb #8a2fefaa
+MEASURES = re.compile(r"(?m)^\s*%{1,2}(timeit|time|prun|memit|mprun|lprun)\b")
+
+# %% ../../../notebooks/00_core/45_publish.ipynb #e1817a8a
+ADDRESS = re.compile(r"\b0x(?:0000)?[57][0-9a-f]{11}\b")  # where programs have their memory
+
+# %% ../../../notebooks/00_core/45_publish.ipynb #6f72cb92
+def changing(cell: Any) -> str | None:
+    """Return what a cell with outputs shows that is another on each run; None if nothing is known of it."""
+    if magic := MEASURES.search(cell.source):
+        return f"%{magic[1]} measures a time"
+    shown = [
+        str(part)
+        for output in cell.get("outputs", [])
+        for part in (output.get("text"), *output.get("data", {}).values())
+    ]
+    address = next(filter(None, map(ADDRESS.search, shown)), None)
+    return f"it shows {address[0]}, a place in memory" if address else None
+
+# %% ../../../notebooks/00_core/45_publish.ipynb #ae4b7464
+KERNEL = {"display_name": "python3", "language": "python", "name": "python3"}
 
 # %% ../../../notebooks/00_core/45_publish.ipynb #04f60e1c
 def execute(notebook: Any, source: Path, parameters: dict[str, Any]) -> Any:
@@ -124,7 +147,9 @@ def execute(notebook: Any, source: Path, parameters: dict[str, Any]) -> Any:
 
     package = str(Path(str(files("fieldbook"))).parent)  # the kernel must import this code, not what is installed
     quiet = {"PYTHONHASHSEED": "0", "PYTHONWARNINGS": "ignore", "JUPYTER_PLATFORM_DIRS": "1"}
-    os.environ |= quiet | {"PYTHONPATH": package}
+    os.environ |= quiet | {"PYTHONPATH": package, "JUPYTER_PREFER_ENV_PATH": "1"}
+    os.environ.pop("JUPYTER_PATH", None)  # where a shell may name another kernel `python3`
+    notebook.metadata = {"kernelspec": KERNEL}  # the project's own, whatever it was written with
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "before.ipynb", Path(folder) / "after.ipynb"
         before.write_text(json.dumps(notebook))
@@ -145,13 +170,35 @@ def execute(notebook: Any, source: Path, parameters: dict[str, Any]) -> Any:
             shutil.copyfile(after, copy)
             where = f"{source}: cell {error.exec_count} fails with {error.ename}: {error.evalue}"
             raise FieldbookError(f"{where}; see {copy}") from None
-        return scrub(_read(after))
+        return scrub(read_notebook(after))
 
 # %% ../../../notebooks/00_core/45_publish.ipynb #715e4590
-def _read(path: Path) -> Any:
+def read_notebook(path: Path) -> Any:
+    """Return a notebook whose cells all have an id, the same one every time it is read.
+
+    Raises
+    ------
+    FieldbookError
+        If the file is no notebook.
+    """
     import nbformat
 
-    return nbformat.read(path, as_version=4)
+    try:
+        notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+        first = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": []}
+        assert all(key in notebook for key in first)
+    except Exception as error:
+        marked = re.search(r"(?m)^<{7} ", path.read_text(encoding="utf-8", errors="replace"))
+        why = (
+            "it holds both sides of a merge, between <<<<<<< and >>>>>>>"
+            if marked
+            else " ".join(str(error).split())[:80]
+        )
+        raise FieldbookError(f"{path} is no notebook: {why}") from None
+    notebook.nbformat_minor = 5  # an older one has no ids, and would be given some at random
+    for position, cell in enumerate(notebook.cells):
+        cell.setdefault("id", f"cell-{position}")
+    return notebook
 
 # %% ../../../notebooks/00_core/45_publish.ipynb #c04b9185
 def publish(source: Path, target: Path, name: str, model: str | None = None) -> None:
@@ -167,10 +214,11 @@ def publish(source: Path, target: Path, name: str, model: str | None = None) -> 
     Raises
     ------
     FieldbookError
-        If it has no report, a cell fails, or the page would load something from elsewhere.
+        If it is no notebook, has no report, a cell fails, the page would load something from elsewhere, or would be
+        another on each run.
     """
-    notebook, heading, promise = reduced(_read(source))
-    tags = [tag for cell in notebook.cells for tag in cell.metadata.tags]
+    notebook, heading, promise = reduced(read_notebook(source))
+    tags = [tag for cell in notebook.cells for tag in cell.metadata.get("tags", [])]
     if "parameters" not in tags or "report" not in tags:
         raise FieldbookError(
             f"{source}: a page needs a cell with the tag `parameters`, and cells with the tag `report`"
@@ -178,6 +226,10 @@ def publish(source: Path, target: Path, name: str, model: str | None = None) -> 
     parameters = {"root": os.path.relpath(".", source.parent), **({"model": model} if model else {})}
     notebook = execute(notebook, source, parameters)
     notebook.cells = [cell for cell in notebook.cells if "report" in cell.metadata.get("tags", [])]
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and (why := changing(cell)):
+            line = cell.source.splitlines()[0][:40]
+            raise FieldbookError(f"{source}: cell {cell.id} ({line}) differs on each run, for {why}; a page must not")
     more = {"to": f"{'../' * (1 + name.count('/'))}site/{address(source)}.html", "title": f"How it works: {source}"}
     page = to_page(notebook, model or PAGES.get(name, heading), promise=promise, links=links(name) | {"more": more})
     place = target / name

@@ -19,11 +19,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .. import FieldbookError
 from .files import replace
 
 # %% auto #0
-__all__ = ['Chain', 'BEGUN', 'SKIPPED', 'Turn', 'OWN', 'Show', 'REMEMBERED', 'instances', 'road', 'byways', 'plan', 'is_outdated',
-           'is_current', 'deal', 'expected', 'Progress', 'shown', 'work', 'repro', 'forget']
+__all__ = ['Chain', 'BEGUN', 'SKIPPED', 'FAILED', 'Turn', 'OWN', 'Show', 'REMEMBERED', 'STOPPED', 'instances', 'road', 'byways',
+           'plan', 'is_outdated', 'in_repository', 'is_current', 'deal', 'expected', 'Progress', 'shown', 'work',
+           'repro', 'stopped', 'forget']
 
 # %% ../../../notebooks/00_core/60_repro.ipynb #c77c67c8
 def instances(pipeline: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -97,17 +99,39 @@ def is_outdated(composed: Path = Path("params.yaml"), conf: Path = Path("conf"))
         path.stat().st_mtime > composed.stat().st_mtime for path in conf.rglob("*.yaml") if "deploy" not in path.parts
     )
 
+# %% ../../../notebooks/00_core/60_repro.ipynb #704f9228
+def in_repository(project: Path) -> None:
+    """See to it that a project is in a git repository, its own or a larger one.
+
+    Raises
+    ------
+    FieldbookError
+        If it is not.
+    """
+    if not any((folder / ".git").exists() for folder in [project, *project.parents]):
+        raise FieldbookError(
+            f"{project} is in no git repository, and DVC needs one: run `git init` here, then this again"
+        )
+
 # %% ../../../notebooks/00_core/60_repro.ipynb #4e1f00a8
-def is_current() -> bool:
-    """Return whether DVC has nothing to run: one look at all stages costs less than a worker for each turn."""
-    dvc = str(Path(sys.executable).with_name("dvc"))
-    return subprocess.run([dvc, "status", "--quiet"], stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
+def is_current(*targets: str) -> bool:
+    """Return whether DVC has nothing to run, for these stages or for all: one look costs less than a worker."""
+    command = [
+        str(Path(sys.executable).with_name("dvc")),
+        "status",
+        "--quiet",
+        *(["--with-deps", *targets] if targets else []),
+    ]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
 
 # %% ../../../notebooks/00_core/60_repro.ipynb #ed5fa9d6
 BEGUN = re.compile(r"Running stage '(.+)':")
 
 # %% ../../../notebooks/00_core/60_repro.ipynb #d97af9df
 SKIPPED = re.compile(r"Stage '(.+)' (?:didn't change, skipping|is cached - skipping run)")
+
+# %% ../../../notebooks/00_core/60_repro.ipynb #a8c278b9
+FAILED = re.compile(r"failed to reproduce '(.+?)'")
 
 # %% ../../../notebooks/00_core/60_repro.ipynb #355be864
 Turn = list[list[str]]  # of each worker, the stages it runs
@@ -148,6 +172,7 @@ class Progress:
         self.done: set[str] = set()
         self.began: dict[str, float] = {}
         self.took: dict[str, float] = {}
+        self.failed: list[str] = []
 
     def begin(self, stage: str) -> None:
         """Note that a stage runs."""
@@ -233,6 +258,7 @@ def work(stages: Sequence[str], progress: Progress, show: Show, threads: int, go
 def _note(line: str, running: str, progress: Progress) -> str:
     """Tell the progress what a line says; return the stage that runs after it."""
     begun, skipped = BEGUN.search(line), SKIPPED.search(line)
+    progress.failed += FAILED.findall(line)
     if running and (begun or skipped):
         progress.end(running)
     if skipped:
@@ -243,7 +269,7 @@ def _note(line: str, running: str, progress: Progress) -> str:
     return "" if skipped else running
 
 # %% ../../../notebooks/00_core/60_repro.ipynb #2e328e88
-REMEMBERED = Path("tmp/seconds.json")
+REMEMBERED, STOPPED = Path("tmp/seconds.json"), Path("tmp/stopped.json")
 
 # %% ../../../notebooks/00_core/60_repro.ipynb #c24266ef
 def repro(turns: Sequence[Sequence[Sequence[str]]], seconds: Mapping[str, float], go_on: bool = False) -> bool:
@@ -267,7 +293,13 @@ def repro(turns: Sequence[Sequence[Sequence[str]]], seconds: Mapping[str, float]
             if not (good or go_on):
                 break
     replace(REMEMBERED, json.dumps(before | progress.took, indent=1) + "\n")
+    replace(STOPPED, json.dumps(sorted(set(progress.failed))) + "\n")
     return good
+
+# %% ../../../notebooks/00_core/60_repro.ipynb #1f145e6b
+def stopped() -> list[str]:
+    """Return the stages that failed when `repro` ran last."""
+    return json.loads(STOPPED.read_text()) if STOPPED.exists() else []
 
 # %% ../../../notebooks/00_core/60_repro.ipynb #4e1f00b2
 def forget(stages: Sequence[str], lock: Path = Path("dvc.lock")) -> list[str]:

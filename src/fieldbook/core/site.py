@@ -19,7 +19,7 @@ from typing import Any
 from .. import FieldbookError
 from .files import replace
 from .page import render, to_page
-from .publish import PAGES, execute, notebooks
+from .publish import PAGES, execute, notebooks, read_notebook
 
 # %% auto #0
 __all__ = ['imported', 'closure', 'key', 'explained', 'build', 'main']
@@ -61,8 +61,12 @@ def closure(names: set[str], package: Path) -> list[Path]:
 # %% ../../../notebooks/00_core/55_site.ipynb #83a41f66
 def key(path: Path, package: Path) -> str:
     """Return a digest of a notebook and of all modules that it imports or exports."""
-    text = path.read_text()
-    code = "\n".join(map(_python, json.loads(text)["cells"]))
+    text = path.read_text(encoding="utf-8")
+    try:
+        code = "\n".join(map(_python, json.loads(text)["cells"]))
+    except (ValueError, KeyError, TypeError):
+        read_notebook(path)  # which tells why it is none
+        raise
     exported = re.findall(r"(?m)^#\| default_exp (\S+)", text.replace("\\n", "\n").replace('"', "\n"))
     files = closure(imported(code) | set(exported), package)
     parts = [text, *(file.read_text() for file in files)]
@@ -96,9 +100,7 @@ def explained(notebook: Any, path: Path, name: str) -> tuple[Any, str, str]:
 # %% ../../../notebooks/00_core/55_site.ipynb #2de13c9f
 def build(path: str, name: str, target: str, links: dict[str, Any]) -> tuple[str, str]:
     """Run a notebook and write its page of the site; return heading and promise. In a process of its own."""
-    import nbformat
-
-    notebook, heading, promise = explained(nbformat.read(path, as_version=4), Path(path), name)
+    notebook, heading, promise = explained(read_notebook(Path(path)), Path(path), name)
     page = to_page(notebook, heading, folded=False, promise=promise, links=links)
     replace(Path(target) / f"{name}.html", page)
     return heading, promise

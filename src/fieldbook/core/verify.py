@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
 import json
 import re
@@ -17,7 +18,7 @@ from typing import Any
 from .. import FieldbookError
 
 # %% auto #0
-__all__ = ['TOLERANCE', 'WORDS', 'distance', 'outputs', 'committed', 'cache', 'before', 'judge', 'verify']
+__all__ = ['TOLERANCE', 'WORDS', 'distance', 'outputs', 'committed', 'cache', 'before', 'listing', 'present', 'judge', 'verify']
 
 # %% ../../../notebooks/00_core/50_verify.ipynb #9fa9169e
 TOLERANCE = 1e-3  # of a number without an interval, relative
@@ -83,9 +84,24 @@ def before(path: str, digest: str, revision: str) -> bytes | None:
         cached = cache(Path.cwd()) / digest[:2] / digest[2:]
         return cached.read_bytes() if cached.exists() else None
 
+# %% ../../../notebooks/00_core/50_verify.ipynb #ec869c45
+def listing(folder: Path) -> list[dict[str, str]]:
+    """Return the files of a folder with their digests, as DVC lists them."""
+    files = sorted((path.relative_to(folder).parts, path) for path in folder.rglob("*") if path.is_file())
+    md5 = lambda path: hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    return [{"md5": md5(path), "relpath": "/".join(parts)} for parts, path in files]
+
+# %% ../../../notebooks/00_core/50_verify.ipynb #509c3fe7
+def present(path: Path) -> str | None:
+    """Return the digest of an output as it lies here, as DVC would write it into dvc.lock; None if it is not there."""
+    if not path.exists():
+        return None
+    content = json.dumps(listing(path), sort_keys=True).encode() if path.is_dir() else path.read_bytes()
+    return hashlib.md5(content, usedforsecurity=False).hexdigest() + ".dir" * path.is_dir()
+
 # %% ../../../notebooks/00_core/50_verify.ipynb #6c1a0636
 def judge(path: str, theirs: str | None, ours: str | None, revision: str) -> str:
-    """Return how an output compares: `equal`, `within tolerance`, `DIFFERENT` or `not compared`, and why.
+    """Return how an output compares: one of `WORDS`, and why.
 
     Parameters
     ----------
@@ -95,13 +111,27 @@ def judge(path: str, theirs: str | None, ours: str | None, revision: str) -> str
         return "equal"
     if theirs is None or ours is None:
         return f"DIFFERENT: only {'here' if theirs is None else f'in {revision}'}"
+    if theirs.endswith(".dir") and ours.endswith(".dir"):
+        return _judge_folder(path, theirs, revision)
     if Path(path).suffix not in (".json", ".csv", ".parquet"):
         return "not compared: other bytes, without numbers to compare"
     then = before(path, theirs, revision)
     if then is None:
-        return f"not compared: other bytes, and those of {revision} are not here"
+        return f"NOT LOOKED AT: other bytes, and those of {revision} are not here"
     apart = distance(_numbers(Path(path).suffix, Path(path).read_bytes()), _numbers(Path(path).suffix, then))
     return f"{'within tolerance' if apart <= 1 else 'DIFFERENT'}: {apart:.2g} times the tolerance"
+
+# %% ../../../notebooks/00_core/50_verify.ipynb #a10ffaf8
+def _judge_folder(path: str, theirs: str, revision: str) -> str:
+    """Return the worst that can be said of a file in a folder."""
+    then = before(path, theirs, revision)
+    if then is None:
+        return f"NOT LOOKED AT: other files, and the list of those of {revision} is not here"
+    digests = lambda files: {file["relpath"]: file["md5"] for file in files}
+    there, here = digests(json.loads(then)), digests(listing(Path(path)))
+    judged = [(judge(f"{path}/{name}", there.get(name), here.get(name), revision), name) for name in there | here]
+    verdict, name = max(judged, key=lambda one: [one[0].startswith(word) for word in WORDS].index(True))
+    return f"{verdict} ({name})"
 
 # %% ../../../notebooks/00_core/50_verify.ipynb #57a7e0ea
 def _numbers(suffix: str, content: bytes) -> Any:
@@ -117,7 +147,7 @@ def _numbers(suffix: str, content: bytes) -> Any:
 
 # %% ../../../notebooks/00_core/50_verify.ipynb #715c0b72
 def verify(revision: str = "HEAD") -> bool:
-    """Print how each output of the last run compares with that of a commit; return whether none differs.
+    """Print how each output of the last run compares with that of a commit; return whether none differs, or may.
 
     Parameters
     ----------
@@ -129,8 +159,9 @@ def verify(revision: str = "HEAD") -> bool:
         If there is no such revision, or the pipeline has not run.
     """
     theirs = outputs(committed(revision, "dvc.lock"), committed(revision, "params.yaml"))
-    ours = outputs(Path("dvc.lock").read_bytes(), Path("params.yaml").read_bytes())
-    missing = sorted(path for path in ours if not Path(path).exists())
+    named = outputs(Path("dvc.lock").read_bytes(), Path("params.yaml").read_bytes())
+    ours = {path: present(Path(path)) for path in named}
+    missing = sorted(path for path, digest in ours.items() if digest is None)
     if missing:
         raise FieldbookError(f"{missing[0]} is not there: run `dvc repro` first")
     verdicts = {path: judge(path, theirs.get(path), ours.get(path), revision) for path in sorted(theirs | ours)}
@@ -138,7 +169,7 @@ def verify(revision: str = "HEAD") -> bool:
         print(f"{verdict:<60} {path}")
     counts = {word: sum(verdict.startswith(word) for verdict in verdicts.values()) for word in WORDS}
     print(f"\n{len(verdicts)} outputs: {', '.join(f'{many} {word}' for word, many in counts.items())}".lower())
-    return not counts["DIFFERENT"]
+    return not counts["DIFFERENT"] + counts["NOT LOOKED AT"]
 
 # %% ../../../notebooks/00_core/50_verify.ipynb #429d39fb
-WORDS = ("equal", "within tolerance", "not compared", "DIFFERENT")
+WORDS = ("equal", "within tolerance", "not compared", "NOT LOOKED AT", "DIFFERENT")  # from good to bad

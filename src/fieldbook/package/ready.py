@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import FieldbookError
-from ..core.repro import is_outdated
+from ..core.repro import is_current, is_outdated, stopped
 from ..core.section import section
 from ..core.strict import parse
 from ..scope.settings import compose
 
 # %% auto #0
-__all__ = ['title', 'ready', 'main']
+__all__ = ['title', 'of', 'ready', 'asked', 'main']
 
 # %% ../../../notebooks/08_package/45_ready.ipynb #b310c389
 def title(manifest: dict[str, Any]) -> str:
@@ -24,13 +24,18 @@ def title(manifest: dict[str, Any]) -> str:
     return f"{manifest['name']}: a Bento with {manifest['model']}, version {manifest['version']}"
 
 # %% ../../../notebooks/08_package/45_ready.ipynb #f58adabf
-def ready(bento: Path, problem: dict[str, Any]) -> str:
+def of(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return by what one problem is told from another: its name, framing, and class with settings."""
+    return {"name": manifest["name"], "framing": manifest["framing"]["name"], "problem": manifest["problem"]}
+
+# %% ../../../notebooks/08_package/45_ready.ipynb #91691df2
+def ready(bento: Path, asked: dict[str, Any]) -> str:
     """Return in a line whose Bento it is.
 
     Parameters
     ----------
     bento : its folder.
-    problem : the section of the settings that names the problem.
+    asked : what `conf/` asks, as `of` returns it.
 
     Raises
     ------
@@ -40,22 +45,42 @@ def ready(bento: Path, problem: dict[str, Any]) -> str:
     try:
         manifest = json.loads((bento / "src/data/champion/manifest.json").read_text())
     except FileNotFoundError:
-        raise FieldbookError(f"{bento} holds no Bento: run `make repro`, which builds it") from None
-    if manifest["problem"] != problem:
-        raise FieldbookError(f"{bento} is of another problem than conf/ asks for ({title(manifest)}): run `make repro`")
+        raise FieldbookError(
+            f"{bento} holds no Bento of {asked['name']}, which conf/ asks for: run `make repro` to build it{_why()}"
+        ) from None
+    if of(manifest) != asked:
+        raise FieldbookError(
+            f"{bento} is of another problem than conf/ asks for ({title(manifest)}): run `make repro`{_why()}"
+        )
     return title(manifest)
 
+# %% ../../../notebooks/08_package/45_ready.ipynb #f57298b5
+def _why() -> str:
+    """Return where the last run stopped, if it did."""
+    return f"; the last run stopped at {', '.join(stages)}" if (stages := stopped()) else ""
+
 # %% ../../../notebooks/08_package/45_ready.ipynb #57af99de
+def asked(project: Path = Path(".")) -> dict[str, Any]:
+    """Return what the `conf/` of a project asks, as `of` returns it."""
+    conf, settings = project / "conf", project / "data/settings"
+    if is_outdated(project / "params.yaml", conf) or not settings.exists():
+        composed = parse(compose(conf), conf)
+        return {"name": composed["name"], "framing": composed["scope"]["framing"], "problem": composed["problem"]}
+    return {
+        "name": section("name", str, settings),
+        "framing": section("scope/framing", str, settings),
+        "problem": section("problem", dict[str, Any], settings),
+    }
+
+# %% ../../../notebooks/08_package/45_ready.ipynb #c6d55ef4
 def main() -> None:
-    """Command `ready`: print whose Bento data/bento is.
+    """Command `ready`: print whose Bento data/bento is, and whether conf/ or data have gone on since.
 
     Raises
     ------
     FieldbookError
         If there is none, or `conf/` asks for another problem.
     """
-    if is_outdated():
-        problem = parse(compose(Path("conf")), Path("conf"))["problem"]
-    else:
-        problem = section("problem", dict[str, Any])
-    print(ready(Path("data/bento"), problem))
+    line = ready(Path("data/bento"), asked())
+    older = "" if is_current("bento") else f", older than conf/, data or code: `make repro` makes a new one{_why()}"
+    print(line + older)

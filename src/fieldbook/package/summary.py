@@ -13,7 +13,8 @@ from .. import FieldbookError
 from ..core.section import section
 from ..core.words import LABELS, figure, label
 from ..data.division import Split
-from .ready import title
+from .ready import asked, of, title
+
 
 # %% auto #0
 __all__ = ['NARROW', 'NEXT', 'rows', 'told', 'main']
@@ -59,7 +60,7 @@ def main(project: Path = Path(".")) -> None:
     Raises
     ------
     FieldbookError
-        If the pipeline has not run.
+        If the pipeline has not run, or what lies in data/ is of another problem than `conf/` asks for.
     """
     from rich import box
     from rich.console import Console
@@ -72,6 +73,10 @@ def main(project: Path = Path(".")) -> None:
         division = section("split", Split, project / "data/settings")
     except FileNotFoundError as error:
         raise FieldbookError(f"{error.filename} is not there yet: run `make repro`") from None
+    if of(manifest) != asked(project) or manifest["model"] != board["champion"]:
+        raise FieldbookError(
+            f"the last run has chosen nobody for what conf/ asks ({title(manifest)}): run `make repro`"
+        )
     console = Console(width=None if Console().is_terminal else 120, force_jupyter=False)
     say = lambda text: console.print(text, highlight=False, soft_wrap=True)
     first, broken, test = told(board, manifest)

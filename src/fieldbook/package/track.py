@@ -17,10 +17,10 @@ from .. import FieldbookError
 from ..core.files import digest, replace
 from ..core.section import section
 from .manifest import read_manifest
-from ..select.store import mlflow_run, open_store
+from ..select.store import experiment, mlflow_run, open_store
 
 # %% auto #0
-__all__ = ['main', 'lineage']
+__all__ = ['home', 'main', 'lineage']
 
 # %% ../../../notebooks/08_package/40_track.ipynb #c2d94848
 def _record(name: str, settings: dict[str, Any], seed: int) -> str:
@@ -48,8 +48,11 @@ def _record(name: str, settings: dict[str, Any], seed: int) -> str:
 # %% ../../../notebooks/08_package/40_track.ipynb #52de21eb
 def _origin() -> dict[str, str]:
     """Return the git commit as a tag, where there is one."""
+    import shutil
     import subprocess
 
+    if shutil.which("git") is None:
+        return {}
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
     return {"commit": head.stdout.strip()} if head.returncode == 0 else {}
 
@@ -73,20 +76,26 @@ def _version(client: Any, title: str, name_of_run: str) -> str:
         client.create_registered_model(title)
     return client.create_model_version(title, run.data.tags["source"], run.info.run_id).version
 
+# %% ../../../notebooks/08_package/40_track.ipynb #2047e2f9
+def home() -> Path:
+    """Return the project whose record is written: the one around a temporary workspace, or this folder."""
+    here, root = Path.cwd().resolve(), Path(os.environ.get("DVC_ROOT", ".")).resolve()
+    return root if here.is_relative_to(root) else here
+
 # %% ../../../notebooks/08_package/40_track.ipynb #30f9934f
 def main() -> None:
     """Stage `track`: one MLflow run a model, aliases for champion and challenger -> data/tracking.json."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    project = home()
+    logging.getLogger("mlflow").setLevel(logging.ERROR)  # it warns of pickles, which nobody serves from here
+    store = open_store(project)
     import mlflow
     from filelock import FileLock
 
-    logging.getLogger("mlflow").setLevel(logging.ERROR)  # it warns of pickles, which nobody serves from here
-    project = Path(os.environ.get("DVC_ROOT", ".")).resolve()  # the parent repository, even in a temporary workspace
-    mlflow.set_tracking_uri(open_store(project))
+    mlflow.set_tracking_uri(store)
     manifest = read_manifest(Path("data/champion"))
-    mlflow.set_experiment(manifest.name)
     models, seed = section("models", list[str]), section("seed", int)
     with FileLock(project / "mlflow.db.track"):  # two experiments at once must not both log the same model
+        mlflow.set_experiment(experiment_id=experiment(project, manifest.name))
         runs = {name: _record(name, section(f"model/{name}", dict[str, Any]), seed) for name in models}
     champion = mlflow_run("digest", runs[manifest.model])
     mlflow.MlflowClient().set_tag(champion.info.run_id, "lineage", manifest.lineage.id)
@@ -122,9 +131,10 @@ def lineage(identity: str, project: Path = Path(".")) -> dict[str, Any]:
         raise FieldbookError(
             f"{identity!r} is no lineage id: it has 16 hexadecimal digits, as `lineage` in the log has"
         )
+    store = open_store(project.resolve())
     import mlflow
 
-    mlflow.set_tracking_uri(open_store(project.resolve()))
+    mlflow.set_tracking_uri(store)
     run = mlflow_run("lineage", identity)
     if run is None:
         raise FieldbookError(

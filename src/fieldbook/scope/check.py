@@ -86,7 +86,21 @@ def _conflicts(settings: dict[str, Any]) -> list[Fault]:
             faults.append(Fault(("scope", "service", "steady", "by"), rule))
         if kind not in ("binary", "multiclass"):
             faults.append(Fault(("scope", "service", "steady"), f"a {kind} answer has no decision to be kept"))
+    for name in settings["features"]["request"]:
+        if re.search(r'[\x00-\x1f"\\]', name):
+            rule = "a field of a request has no quotes, backslashes or line breaks in its name: rename it in the source"
+            faults.append(Fault(("features", "request", name), rule))
+    words = [word for framing in scope["framings"].values() for word in _words(framing)]
+    for word in scope["service"].get("spellings", {}).keys() - set(words):
+        rule = no_such("word of a framing", word, words)
+        faults.append(Fault(("scope", "service", "spellings", word), rule))
     return faults
+
+# %% ../../../notebooks/01_scope/80_check.ipynb #fa857bcd
+def _words(task: dict[str, Any]) -> list[str]:
+    """Return what may come of a prediction, in the words of a framing's settings; none of a value."""
+    names = [task[key] for key in ("negative", "positive") if key in task]
+    return [*names, *task.get("classes", []), *task.get("costs", {}).get("labels", {})]
 
 # %% ../../../notebooks/01_scope/80_check.ipynb #b0c51e07
 def check_targets(settings: dict[str, Any], conf: Path = Path("conf"), known: Mapping[str, Any] | None = None) -> None:

@@ -20,7 +20,7 @@ from .check import _gaps, check_sections, check_targets
 from .fault import tell
 
 # %% auto #0
-__all__ = ['compose', 'escaped', 'read', 'divide', 'main']
+__all__ = ['KEPT', 'compose', 'escaped', 'read', 'divide', 'main']
 
 # %% ../../../notebooks/01_scope/90_settings.ipynb #2d0a3fc6
 def compose(conf: Path, overrides: list[str] | None = None, known: Mapping[str, Any] | None = None) -> str:
@@ -120,12 +120,31 @@ def main() -> None:
         check_targets(parse(text, target), known=before)
         replace(target, text)
     settings = read(target)
+    _forget_problem(settings, Path("data"))
     divide(settings, Path("data/settings"))
     _forget_others(settings["models"])
     if os.environ.get("DVC_STAGE") and before.get("models") != settings["models"]:
         raise FieldbookError(
             "the files in conf/model/ have changed, and with them the stages: run `dvc repro` once more"
         )
+
+# %% ../../../notebooks/01_scope/90_settings.ipynb #4507f3ff
+KEPT = ("settings", "code", "sources", "site")  # of data/: what is no problem's, or is made anew by then
+
+# %% ../../../notebooks/01_scope/90_settings.ipynb #df70712c
+def _forget_problem(settings: dict[str, Any], data: Path) -> None:
+    """Remove what another problem has left, if these settings ask for another than those that were divided last."""
+    before = {key: data / "settings" / f"{key}.json" for key in ("name", "scope/framing")}
+    known = {key: json.loads(path.read_text()) for key, path in before.items() if path.exists()}
+    if known.get("name", settings["name"]) != settings["name"]:
+        kept = KEPT
+    elif known.get("scope/framing", settings["scope"]["framing"]) != settings["scope"]["framing"]:
+        kept = (*KEPT, "raw")
+    else:
+        return
+    for path in data.glob("[!.]*"):
+        if path.name not in kept:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 # %% ../../../notebooks/01_scope/90_settings.ipynb #ef184221
 def _forget_others(models: list[str]) -> None:

@@ -5,26 +5,84 @@
 # %% ../../../notebooks/07_select/20_store.ipynb #2dbe301d
 from __future__ import annotations
 
+import contextlib
+import os
+import sqlite3
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
+from urllib.request import url2pathname
 
 from ..core.files import drafted
 
 # %% auto #0
-__all__ = ['open_store', 'mlflow_run']
+__all__ = ['PLACES', 'alone', 'sqlite_url', 'open_store', 'settle', 'experiment', 'mlflow_run']
+
+# %% ../../../notebooks/07_select/20_store.ipynb #69cc7025
+def alone() -> None:
+    """Take from the environment what steers MLflow; it tells nobody that it is used. To be called before its import."""
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        del os.environ[name]
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+# %% ../../../notebooks/07_select/20_store.ipynb #4d7552fe
+def sqlite_url(path: Path) -> str:
+    """Return the URL of an SQLite file, wherever it lies."""
+    from sqlalchemy.engine import URL
+
+    # the driver is named, for MLflow makes the folder of what begins with sqlite:/// without decoding it
+    return URL.create("sqlite+pysqlite", database=str(path)).render_as_string()
 
 # %% ../../../notebooks/07_select/20_store.ipynb #aed32fac
 def open_store(project: Path) -> str:
-    """Return the URI of the project's MLflow store, which is created if it is not there."""
+    """Return the URI of the project's MLflow store, which is created if it is not there, and never leads elsewhere."""
+    alone()
+    import mlflow
     from filelock import FileLock
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    store, artifacts = project / "mlflow.db", project / "mlruns"
+    store, artifacts = project / "mlflow.db", (project / "mlruns").as_uri()
     with FileLock(f"{store}.lock"):
         if not store.exists():
             with drafted(store) as draft:
-                SqlAlchemyStore(f"sqlite:///{draft}", artifacts.as_uri()).engine.dispose()
-    return f"sqlite:///{store}"
+                SqlAlchemyStore(sqlite_url(draft), artifacts).engine.dispose()
+        settle(store, artifacts)
+    mlflow.set_registry_uri(sqlite_url(store))
+    return sqlite_url(store)
+
+# %% ../../../notebooks/07_select/20_store.ipynb #2092bb80
+PLACES = {  # in the tables of the store
+    "experiments": ["artifact_location"],
+    "runs": ["artifact_uri"],
+    "logged_models": ["artifact_location"],
+    "model_versions": ["source", "storage_location"],
+}
+
+# %% ../../../notebooks/07_select/20_store.ipynb #791ffa08
+def settle(store: Path, artifacts: str) -> None:
+    """Let all that a store says of the places of its artifacts be below this URI, if it is below another."""
+    with contextlib.closing(sqlite3.connect(store)) as database, database:
+        first = database.execute("SELECT artifact_location FROM experiments WHERE experiment_id = 0").fetchone()
+        before = first[0].removesuffix("/0") if first else artifacts
+        if before == artifacts and "%" not in artifacts:
+            return
+        for old in (before, url2pathname(urlsplit(before).path)):  # MLflow writes some as a path, and reads it as a URI
+            for table, columns in PLACES.items():
+                for column in columns:
+                    database.execute(
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                        (artifacts, len(old) + 1, len(old) + 1, f"{old}/"),
+                    )
+
+# %% ../../../notebooks/07_select/20_store.ipynb #d4fb8c57
+def experiment(project: Path, name: str) -> str:
+    """Return the id of an experiment of the project's store, made if it is not there; its files are in the project."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(sqlite_url(project / "mlflow.db"))
+    known = client.get_experiment_by_name(name)
+    place = f"{(project / 'mlruns').as_uri()}/{quote(name, safe='')}"
+    return known.experiment_id if known else client.create_experiment(name, place)
 
 # %% ../../../notebooks/07_select/20_store.ipynb #8e69f5bd
 def mlflow_run(tag: str, value: str) -> Any:

@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from .. import FieldbookError
 from .space import Space
+from .store import sqlite_url
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -85,7 +86,7 @@ def open_study(path: Path, name: str) -> Study:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return optuna.create_study(storage=f"sqlite:///{path}", study_name=name, load_if_exists=True)
+    return optuna.create_study(storage=sqlite_url(path), study_name=name, load_if_exists=True)
 
 # %% ../../../notebooks/07_select/50_sweep.ipynb #0ff63eb0
 def sweep(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -35,6 +34,7 @@ from ..model.heldout import named
 from ..model.train import Recipe, learn, predict, read_recipe, stand_ins
 from .folds import Fold, random_folds, time_folds
 from .space import Space, changed, current, read_space, tuned_text
+from .store import experiment as experiment_of
 from .store import open_store
 from .sweep import open_study, sweep, workers
 
@@ -83,15 +83,14 @@ class Record:
     """
 
     def __init__(self, project: Path, experiment: str, tags: dict[str, str]) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        store = open_store(project)
         from filelock import FileLock
         from mlflow import MlflowClient
 
         logging.getLogger("mlflow").setLevel(logging.ERROR)  # it tells of tables that it makes
-        self.client, self.tags = MlflowClient(open_store(project)), tags
+        self.client, self.tags = MlflowClient(store), tags
         with FileLock(project / "mlflow.db.track"):  # `track` may be making experiments, too
-            known = self.client.get_experiment_by_name(experiment)
-            self.experiment = known.experiment_id if known else self.client.create_experiment(experiment)
+            self.experiment = experiment_of(project, experiment)
         runs = self.client.search_runs([self.experiment], f"tags.study = '{tags['study']}'", max_results=50_000)
         self.runs = {int(run.data.tags["trial"]): run.info for run in runs}
 

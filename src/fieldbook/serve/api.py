@@ -66,8 +66,17 @@ def described(schema: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
     """
     for name, field in schema["properties"].items():
         column, known = manifest.request[name], str(manifest.seen.get(name, ""))
-        time = ("in UTC, or with an offset" if column.utc else "local, without a zone") if column.type == "datetime" else ""
-        parts = [column.why, time, f"seen in training: {known}" if known else "", "may be null" if column.nullable else ""]
+        time = (
+            ("in UTC, or with an offset" if column.utc else "local, without a zone")
+            if column.type == "datetime"
+            else ""
+        )
+        parts = [
+            column.why,
+            time,
+            f"seen in training: {known}" if known else "",
+            "may be null" if column.nullable else "",
+        ]
         if text := "; ".join(filter(None, parts)):
             field["description"] = text
         if manifest.samples:
@@ -144,10 +153,11 @@ def _predict(samples: list[Example]) -> dict[str, Any]:
 
 # %% ../../../notebooks/10_serve/40_api.ipynb #e8b7bba3
 WRITTEN = (
-    'An integer may be written as 172, 172.0 or 1.72e2; 172.5 is none, and neither is "172". A time is to the '
-    "minute: 2013-07-04T17:30; a blank may stand for the T, a date alone is its beginning, seconds and fractions of them "
-    "are taken and dropped. Where the field is in UTC, an offset is taken into account (Z, +02:00); where it is local, "
-    "one is refused. A number beyond all that training saw is answered, and noted in `notes`. A field that may be null must be sent all the same."
+    'An integer may be written as 172, 172.0 or 1.72e2; 172.5 is none, and neither is "172". A time is to the minute: '
+    "2013-07-04T17:30; a blank may stand for the T, a date alone is its beginning, seconds and fractions of them are "
+    "taken and dropped. Where the field is in UTC, an offset is taken into account (Z, +02:00); where it is local, one "
+    "is refused. A number beyond all that training saw is answered, and noted in `notes`. A field that may be null "
+    "must be sent all the same."
 )
 
 # %% ../../../notebooks/10_serve/40_api.ipynb #86356a1b

@@ -53,7 +53,7 @@ _PARTS = re.compile(rf"([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})(?:[Tt ]({_CLOCK}).*?)?
 
 # %% ../../../notebooks/10_serve/03_instant.ipynb #7dad7953
 def instant(text: str, utc: bool) -> str:
-    """Return a time as the contract has it, to the minute, such as `2013-07-04T17:30`; a date alone is its beginning.
+    """Return a time as the contract has it, to the minute: `2013-07-04T17:30`; a date alone is its beginning.
 
     Parameters
     ----------

@@ -44,12 +44,9 @@ def dictionary(task: Framing, spellings: Spellings) -> dict[tuple[bool, Any], st
     Raises
     ------
     FieldbookError
-        If the framing has no such word, or a spelling stands for two.
+        If a spelling stands for two words.
     """
     known: dict[tuple[bool, Any], str] = {}
-    for word in spellings.keys() - set(task.words):
-        there = ", ".join(task.words) or "none, for it asks for a value"
-        raise FieldbookError(f"scope.service.spellings: the framing has no word {word!r}; there are {there}")
     for word in task.words:
         for text in [word, *spellings.get(word, [])]:
             for value in written(text):
@@ -64,7 +61,9 @@ def told(task: Framing, spellings: Spellings) -> str:
     if task.value:
         return f"a number, in {task.unit}"
     also = {word: f" (or {', '.join(spellings[word])})" if spellings.get(word) else "" for word in task.words}
-    words = " or ".join([", ".join(f"{word!r}{also[word]}" for word in task.words[:-1]), repr(task.words[-1]) + also[task.words[-1]]])
+    words = " or ".join(
+        [", ".join(f"{word!r}{also[word]}" for word in task.words[:-1]), repr(task.words[-1]) + also[task.words[-1]]]
+    )
     return f"a list of any of {words}" if task.several else words
 
 # %% ../../../notebooks/10_serve/38_outcome.ipynb #3a420145
@@ -120,7 +119,9 @@ class Outcomes:
         """Return the JSON schema of an outcome."""
         made = msgspec.json.schema_components([_record(float)])[1]["Outcome"]
         words = {"enum": [value for _, value in self.words]}
-        kind = {"type": "number"} if self.task.value else {"type": "array", "items": words} if self.task.several else words
+        kind = (
+            {"type": "number"} if self.task.value else {"type": "array", "items": words} if self.task.several else words
+        )
         made["properties"]["outcome"] = {**kind, "description": f"what happened: {self.told}"}
         return made
 
