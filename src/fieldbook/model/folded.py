@@ -5,7 +5,7 @@
 # %% ../../../notebooks/05_model/37_folded.ipynb #fb062608
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,20 +31,12 @@ class Folded:
     models: Mapping[int, Any]
     final: Any
 
-    def predict(self, rows: pd.DataFrame) -> np.ndarray:
-        """Return a value for each row, (rows,); the index of the rows is their names."""
-        return self._by_fold(rows, "predict")
+    def answer(self, rows: pd.DataFrame, ask: Callable[[Any, pd.DataFrame], np.ndarray]) -> np.ndarray:
+        """Return what `ask` returns of each row's model and of its rows, in the order of the rows.
 
-    def predict_proba(self, rows: pd.DataFrame) -> np.ndarray | list[np.ndarray]:
-        """Return probabilities as the models do: (rows, classes), or a list with an array for each label."""
-        return self._by_fold(rows, "predict_proba")
-
-    def _by_fold(self, rows: pd.DataFrame, ask: str) -> Any:
+        The index of the rows is their names; a model may know fewer classes than another, so `ask` sees to the columns.
+        """
         fold = self.fold.reindex(rows.index).fillna(-1).to_numpy(int)
         places = {number: np.flatnonzero(fold == number) for number in np.unique(fold)}
-        answers = [
-            getattr(self.models.get(number, self.final), ask)(rows.iloc[place]) for number, place in places.items()
-        ]
-        back = np.argsort(np.concatenate(list(places.values())), kind="stable")
-        joined = lambda parts: np.concatenate(parts)[back]
-        return [joined(parts) for parts in zip(*answers)] if isinstance(answers[0], list) else joined(answers)
+        answers = [ask(self.models.get(number, self.final), rows.iloc[place]) for number, place in places.items()]
+        return np.concatenate(answers)[np.argsort(np.concatenate(list(places.values())), kind="stable")]

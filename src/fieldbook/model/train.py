@@ -152,6 +152,8 @@ def parts(model: Any) -> Iterator[Any]:
 # %% ../../../notebooks/05_model/40_train.ipynb #17047c37
 def predict(model: Pipeline, rows: pd.DataFrame, task: Framing) -> np.ndarray:
     """Return the outputs of a fitted model, (rows, columns of the framing): probabilities, or the value."""
+    if isinstance(model, Folded):
+        return model.answer(rows, lambda one, part: predict(one, part, task))
     if task.value:
         return np.asarray(model.predict(rows), dtype=float)[:, None]
     outputs = model.predict_proba(rows)
