@@ -124,6 +124,8 @@ def _told(values: np.ndarray, events: np.ndarray, label: np.ndarray, value: bool
     stump = (DecisionTreeRegressor if value else DecisionTreeClassifier)(max_depth=1, random_state=0)
     tree = stump.fit(np.array(values)[:, None], label).tree_
     threshold = float(f"{tree.threshold[0]:.4g}") if tree.node_count > 1 else 0.0
+    if np.isinf(threshold):  # the cut is between numbers and none: all numbers are on one side
+        threshold = float(np.nanmin(values))
     code = np.where(np.isnan(values), 2, (values >= threshold).astype(int))
     return _unexplained(code, events), threshold
 

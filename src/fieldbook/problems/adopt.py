@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .dialogue import complete
-
 from .. import FieldbookError
 from ..core.files import remove, replace
+from .dialogue import complete
 from .draft import draft, fields, sample
 from .fetch import SOURCES, Fetched, fetch, is_inside
 from .plan import Plan, Wish, plan, slug

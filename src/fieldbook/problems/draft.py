@@ -16,8 +16,9 @@ from ..evaluate.metrics import METRICS
 from ..features.request import frame_arrays, records
 from ..model.rule import best_rule
 from .look import contract
+from .number import text_of
 from .plan import Plan
-from .table import Tabular, as_words
+from .table import Tabular
 from ..scope.column import Column
 from ..scope.framings import AnyFraming
 
@@ -66,7 +67,7 @@ ingest:
 # {split_why}
 split:
 {split}
-# A column that tells nearly all does not stop the run, and stands in the summary: only you know whether it is known in time.
+# A column that tells nearly all does not stop the run, it is told: only you know whether it is known in time.
 leakage: {{tell: [alone, together]}}
 {evaluate}
 features:
@@ -125,7 +126,7 @@ def spellings(made: Plan) -> dict[str, list[str]]:
     label, framing = made.question.label, made.question.framing
     if framing["kind"] != "binary" or "equals" not in label:
         return {}
-    yes = as_words([label["equals"]])[0] if isinstance(label["equals"], float) else str(label["equals"])
+    yes = text_of(label["equals"])
     return {framing["positive"]: [yes]} if framing["positive"] != yes else {}
 
 # %% ../../../notebooks/problems/draft.ipynb #f01d39e5

@@ -34,6 +34,7 @@ class LabelOf(BaseModel):
     equals : binary: the value for which the answer is yes; `true` fits truth values, however written.
     at_least : binary: the number from which the answer is yes.
     classes : multiclass: the values, in the order of the framing's classes.
+    scarce : with classes: values that too few rows have to be learned; these rows have no label.
     columns : multilabel: one column of 0 and 1 for each label, in the framing's order.
     """
 
@@ -43,6 +44,7 @@ class LabelOf(BaseModel):
     equals: bool | str | int | float | None = None
     at_least: float | None = None
     classes: list[str] | None = None
+    scarce: list[str] = []
     columns: list[str] | None = None
 
     @model_validator(mode="after")
@@ -79,6 +81,7 @@ class LabelOf(BaseModel):
         elif self.at_least is not None:
             made = (_number(values) >= self.at_least).astype(float)
         elif self.classes:
+            known &= ~as_words(values).isin(self.scarce)
             made = as_words(values).map({name: float(code) for code, name in enumerate(self.classes)})
             if (known & made.isna()).any():
                 strange = sorted(set(as_words(values[known & made.isna()])))[:3]
