@@ -113,7 +113,7 @@ def adopt(
     force: Annotated[bool, option("make a problem again; what you changed in its file stays", "--force")] = False,
 ) -> None:
     """Make a problem of a table of your own: SOURCE -> data/sources/, conf/problem/NAME.yaml."""
-    given = {"encoding": encoding, "delimiter": delimiter, "decimal": decimal, "sheet": sheet, "words": words}
+    given = {"encoding": encoding, "delimiter": delimiter, "decimal": decimal, "sheet": sheet, "words": words, "drop": drop}
     given |= {"times": dict(pairs("times", times)), "missing": grouped(pairs("missing", missing))}
     place = at("problems.adopt:Source")(source, table, query, {name: value for name, value in given.items() if value})
     wish = at("problems.plan:Wish")(

@@ -89,6 +89,7 @@ SAME: dict[str, tuple[str, bytes]] = {  # the same four rows; name of the file, 
     "comments above": ("t.csv", f"# Orders\n# amount in EUR\n{text()}".encode()),
     "title filled up": ("t.csv", f"Orders of 2024;;;\n;;;\n{text(';', LOCAL)}".encode()),
     "notes below": ("t.csv", f"{text()}\nSource: the shop\n".encode()),
+    "notes with commas below": ("t.csv", f"{text()}\nSource: the shop, 2024, all of it\nNote: none\n".encode()),
     "total below": ("t.csv", f"{text(';', LOCAL)}Total;;1.257,50;\n".encode()),
     "empty rows": ("t.csv", f"{text(';', LOCAL)};;;\n;;;\n".encode()),
     "trailing delimiter in rows": ("t.csv", text().replace("\n", ",\n").replace("kind,", "kind", 1).encode()),
@@ -478,3 +479,53 @@ def test_a_large_table_takes_seconds(tmp_path: Path) -> None:
     began = time.process_time()
     taken(path)
     assert time.process_time() - began < 3
+
+
+def test_ids_keep_all_their_digits_as_key_class_and_cluster(tmp_path: Path) -> None:
+    from fieldbook.problems.table import Tabular
+
+    rows = [(2_987_000 + n, 10**17 + n % 40, f"{1_000_001 + n % 2}.0") for n in range(200)]
+    path = write(tmp_path, text(rows=rows, head=("order", "customer", "shop")))
+    label = {"column": "shop", "classes": ["1000001", "1000002"]}
+    orders = Tabular(source=str(path), labels={"shop": label}, key=["order"], cluster="customer")
+    examples = orders.examples(orders.ingest(), "shop")
+    assert examples.example_id.tolist()[:2] == ["2987000", "2987001"] and examples.example_id.is_unique
+    assert examples.cluster.nunique() == 40 and examples.label.tolist()[:2] == [0, 1]
+
+
+ODD: dict[str, tuple[str, list[str]]] = {  # the file, and what must be said of it
+    "several signs for decimals": ("a;b\n1,5;2.5\n3,25;4.75\n", ["another decimal sign"]),
+    "thousands or decimals": ("a;b\n1.234;x\n5.678;y\n", ["1.234", "which nothing proves"]),
+    "brackets for minus": ("a,b\n(12.50),x\n3,y\n", ["'(12.50)' is a negative number"]),
+    "times that are not known": ("datum,x\n01. Mai 2024,1\n02. Mai 2024,2\n", ["--times 'datum=FORM'"]),
+    "seconds or not": ("phone,x\n2025550123,1\n1234567890,2\n", ["--times 'phone=epoch_s'"]),
+    "a unit below the header": ("t,w\ns,kg\n1,2.5\n2,3.5\n3,4.5\n", ["row 0: 'kg'"]),
+    "a zone in some rows": (
+        "at,x\n2024-05-01T12:00:00Z,1\n2024-05-01T13:00:00,2\n",
+        ["1 without, taken as UTC", "row 1"],
+    ),
+    "a day there is not": ("d,x\n31/02/2024,1\n30/01/2024,2\n15/03/2024,3\n", ["row 0: '31/02/2024'"]),
+}
+
+
+@SECOND
+@pytest.mark.parametrize("kind", ODD)
+def test_what_may_be_meant_otherwise_is_said(tmp_path: Path, kind: str) -> None:
+    content, said = ODD[kind]
+    sentences = "\n".join(recognise(str(write(tmp_path, content))).sentences)
+    assert [part for part in said if part not in sentences] == [], sentences
+
+
+@SECOND
+@pytest.mark.parametrize("encoding", ["cp1250", "mac_roman", "cp850", "cp1251", "shift_jis"])
+def test_an_encoding_that_is_not_proven_is_named(tmp_path: Path, encoding: str) -> None:
+    words = {
+        "cp1250": ["Łukasz", "Żaneta", "Świętosława"],
+        "mac_roman": ["Müller", "Schöße", "Ärger"],
+        "cp850": ["Müller", "Schöße", "Ärger"],
+        "cp1251": ["Москва", "Новгород", "Владивосток"],
+        "shift_jis": ["東京の店", "大阪の店舗", "京都の駅"],
+    }[encoding]
+    content = "name,x\n" + "".join(f"{word},{n}\n" for n, word in enumerate(words))
+    table, reading, sentences = taken(write(tmp_path, content.encode(encoding)))
+    assert table.name.tolist() == words and reading.encoding in sentences[0].lower(), sentences

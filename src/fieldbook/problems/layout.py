@@ -12,26 +12,12 @@ from typing import NamedTuple
 
 from .. import FieldbookError
 from ..core.words import count
+from .below import look, notes
 from .dialect import Dialect
 from .rows import Record, records, tidy, uneven
 
 # %% auto #0
-__all__ = ['NUMBER', 'MOMENT', 'SIGNS', 'TOTAL', 'SAMPLE', 'look', 'Split', 'splits', 'is_data', 'Top', 'top', 'is_note', 'notes',
-           'Layout', 'layout', 'Scan', 'scan', 'distinct']
-
-# %% ../../../notebooks/problems/layout.ipynb #945d52c0
-NUMBER = re.compile(r"[-+\u2212]?\s?[$€£¥]?\s?(\d[\d.,'’\u00a0\u202f ]*|[.,]\d+)([eE][-+]?\d+)?\s?[%€$£]?")
-MOMENT = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ]\d.*)?|\d{1,2}:\d{2}(:\d{2})?.{0,6}")
-
-# %% ../../../notebooks/problems/layout.ipynb #4a06d7d5
-def look(field: str) -> str:
-    """Return what a field looks like: empty, number, time or word."""
-    field = field.strip()
-    if not field:
-        return "empty"
-    if MOMENT.fullmatch(field):
-        return "time"
-    return "number" if NUMBER.fullmatch(field) else "word"
+__all__ = ['SIGNS', 'SAMPLE', 'Split', 'splits', 'is_data', 'Top', 'top', 'Layout', 'layout', 'Scan', 'scan', 'distinct']
 
 # %% ../../../notebooks/problems/layout.ipynb #429f3dbf
 SIGNS = {"\t": "a tab", ";": "a semicolon", "|": "a bar", ",": "a comma", ":": "a colon", " ": "blanks"}
@@ -141,38 +127,6 @@ def top(rows: list[Record], width: int, where: str) -> Top:
     raise FieldbookError(
         f"{where}: no row with the names of the columns is found; count the lines above it in `read.skip`"
     )
-
-# %% ../../../notebooks/problems/layout.ipynb #85a38543
-TOTAL = re.compile(
-    r"(grand |sub-?)?totals?|sums?|overall|summe|gesamt(summe)?|insgesamt|zusammen|somme|totaux|totale|suma|averages?|"
-    r"avg|means?|mittel(wert)?|durchschnitt|moyenne|media|median|std|count|anzahl|Σ|all( rows)?",
-    re.I,
-)
-
-# %% ../../../notebooks/problems/layout.ipynb #230990cf
-def is_note(fields: list[str], kinds: list[str]) -> bool:
-    """Return whether a row at the end is no row of a table whose columns look like these."""
-    filled = [(place, field) for place, field in enumerate(fields) if field.strip()]
-    if TOTAL.fullmatch(filled[0][1].strip().rstrip(":. ")):
-        return True
-    if len(fields) == len(kinds):
-        return len(filled) == 1 < len(kinds) - 1
-    same = any(look(field) == kinds[place] != "word" for place, field in filled if place < len(kinds))
-    return not same and look(filled[0][1]) == "word"
-
-# %% ../../../notebooks/problems/layout.ipynb #eff6ff2b
-def notes(tail: list[Record], width: int) -> list[Record]:
-    """Return the records at the end that are notes or totals, as they stand, at most half of those given."""
-    body = [record.fields for record in tail if len(record.fields) == width]
-    kinds = [Counter(look(row[place]) for row in body).most_common(1)[0][0] for place in range(width)] if body else []
-    found: list[Record] = []
-    if width < 2:
-        return found  # of one column, nothing tells a note from a row
-    for record in reversed(tail[len(tail) // 2 :] if len(tail) > 3 else tail[1:]):
-        if not kinds or not is_note(record.fields, kinds):
-            break
-        found.insert(0, record)
-    return found
 
 # %% ../../../notebooks/problems/layout.ipynb #98d9902a
 class Layout(NamedTuple):

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 from .. import FieldbookError
 from ..core.words import count
 from . import formats
+from .below import notes
 from .database import is_database, public
 from .dialect import Dialect, Encoding, decoded, encoding_of, unpacked
-from .layout import SIGNS, distinct, layout, notes, top
+from .layout import SIGNS, distinct, layout, top
 from .reading import Format, format_of, members
 from .rows import Record, tidy
 

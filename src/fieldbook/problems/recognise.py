@@ -46,6 +46,7 @@ def note_columns(table: pd.DataFrame, delimiter: str, notes: Notes) -> None:
     for name in texts:
         text = as_text(known(table[name], notes.reading).dropna(), notes.settings.get("decimal", ".")).str.strip()
         note_numbers(name, text, notes)
+        text = as_text(known(table[name], notes.reading).dropna(), notes.settings.get("decimal", ".")).str.strip()
         if table[name].dtype == object and not fits(text, Signs(notes.settings.get("decimal", "."))).all():
             kinds = {type(value).__name__: value for value in reversed(table[name].dropna().tolist())}
             if len(kinds) > 1:
