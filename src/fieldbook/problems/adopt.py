@@ -5,6 +5,7 @@
 # %% ../../../notebooks/problems/adopt.ipynb #b85cf54b
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shlex
@@ -73,7 +74,7 @@ def understand(source: Source, place: str, needed: list[str], ask: Any = None) -
             if ask is None:
                 raise
             for column, doubt in unclear.doubts.items():
-                told = f"The times in {column} ({', '.join(doubt.examples)}) can be read in several ways. Which form have they?"
+                told = f"The times in {column} ({', '.join(doubt.examples)}) can be read in several ways. Which is it?"
                 form = ask(told, " or ".join(doubt.forms), doubt.forms[0])
                 given["times"] = {**given.get("times", {}), column: form}
 
@@ -90,7 +91,7 @@ def merged(path: Path, text: str) -> str:
         return text
     if not old.exists():
         raise FieldbookError(
-            f"adopt: {path} was not made here, so that what you changed in it cannot be told: move it away, or say another --name"
+            f"adopt: {path} was not made here, so your changes cannot be told: move it away, or say another --name"
         )
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as new:
         new.write(text)
@@ -152,7 +153,8 @@ def name_for(place: str, name: str | None) -> tuple[str, str | None]:
 def _place(source: Source, name: str, force: bool) -> tuple[Fetched, bool]:
     """Bring the source into data/sources; return where it is, and whether it is new there."""
     before = set(SOURCES.iterdir()) if SOURCES.is_dir() else set()
-    fetched = fetch(source.place, table=source.table, query=source.query, name=name, force=force)
+    drop = source.reading.get("drop", [])
+    fetched = fetch(source.place, table=source.table, query=source.query, name=name, force=force, drop=drop)
     return fetched, Path(fetched.source) not in before and not is_inside(source.place)
 
 # %% ../../../notebooks/problems/adopt.ipynb #7e130149
@@ -161,7 +163,7 @@ def _check_place(path: Path, force: bool) -> None:
         raise FieldbookError("adopt: there is no conf/problem/ here: run it from the project's root")
     if path.exists() and not force:
         raise FieldbookError(
-            f"adopt: {path} is there already: say another --name, or --force to make it again (what you changed in it stays)"
+            f"adopt: {path} is there already: say another --name, or --force to make it again (your changes stay)"
         )
 
 # %% ../../../notebooks/problems/adopt.ipynb #23552f4e
@@ -189,14 +191,13 @@ def main(source: Source, wish: Wish, name: str | None = None, force: bool = Fals
         reading, sentences = understand(source, fetched.source, needed, ask)
         _tell([*fetched.sentences, *sentences, *([said] if said else [])])
         table = _usable(read(fetched.source, reading), wish)
+        wish = dataclasses.replace(
+            wish, drop=[name for name in wish.drop if name not in reading.drop]
+        )  # not read at all
         made = plan(wish if ask is None else complete(wish, table, ask), table)
         show(made)
         _tell(_decisions(made))
-        zoned = {
-            column
-            for column in made.request
-            if any(s.startswith(f"{column}: times") and "zone" in s for s in sentences)
-        }
+        zoned = {column for column in made.request if _has_zone(column, sentences)}
         text = draft(made, table, chosen, fetched.source, reading.model_dump(exclude_defaults=True), zoned)
         write(path, text, Path("conf/config.yaml"))
     except BaseException:
@@ -206,7 +207,12 @@ def main(source: Source, wish: Wish, name: str | None = None, force: bool = Fals
     _next(path, sample(made, table, fields(made, table, zoned)))
     return made
 
-# %% ../../../notebooks/problems/adopt.ipynb #6795b630
+# %% ../../../notebooks/problems/adopt.ipynb #7f98cdd4
+def _has_zone(column: str, sentences: list[str]) -> bool:
+    """Return whether the times of a column had a zone in the source, by what was said of it."""
+    return any(said.startswith(f"{column}: times") and "with a zone" in said for said in sentences)
+
+# %% ../../../notebooks/problems/adopt.ipynb #cabce044
 def _usable(table: pd.DataFrame, wish: Wish) -> pd.DataFrame:
     """Return the table if the pipeline's own columns are not among its features.
 
@@ -224,12 +230,12 @@ def _usable(table: pd.DataFrame, wish: Wish) -> pd.DataFrame:
         )
     return table
 
-# %% ../../../notebooks/problems/adopt.ipynb #eeda3eba
+# %% ../../../notebooks/problems/adopt.ipynb #2228e7d2
 def _tell(sentences: list[str]) -> None:
     for sentence in sentences:
         print(f"found      {sentence}")
 
-# %% ../../../notebooks/problems/adopt.ipynb #6b4e79e5
+# %% ../../../notebooks/problems/adopt.ipynb #f1647238
 def _decisions(made: Plan) -> list[str]:
     """Return what was decided beside the columns, in sentences."""
     targets = ", ".join(made.targets)
@@ -240,14 +246,11 @@ def _decisions(made: Plan) -> list[str]:
         said.append(f"too rare to be learned, so their rows have no label: {', '.join(scarce[:5])}")
     said.append(f"time: {made.as_of or 'none'} ({made.as_of_why})")
     said += [f"rows are about {made.cluster}: rows of one stay together"] if made.cluster else []
-    said += (
-        ["costs: nobody has said; models are chosen by how well they know, not by what they cost"]
-        if not made.wish.costs
-        else []
-    )
+    if not made.wish.costs:
+        said.append("costs: nobody has said; models are chosen by how well they know, not by what they cost")
     return said
 
-# %% ../../../notebooks/problems/adopt.ipynb #11313cb1
+# %% ../../../notebooks/problems/adopt.ipynb #3f211ef4
 def _next(path: Path, request: dict[str, Any]) -> None:
     """Print what to do next, with a request that works."""
     body = shlex.quote(json.dumps(request, ensure_ascii=False))

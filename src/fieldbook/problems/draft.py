@@ -71,8 +71,8 @@ split:
 leakage: {{tell: [alone, together]}}
 {evaluate}
 features:
-  # What a caller sends. YOURS: take out what is not known yet at the time of the prediction; with `why: "..."` say what a
-  # field means, and its unit, for the page of the API.
+  # What a caller sends. YOURS: take out what is not known yet at the time of the prediction; say with `why: "..."` what
+  # a field means, and its unit, for the page of the API.
   request:
 {request}{out}  # Columns made of others by rule; the example beside this file shows what else can be derived.
   derive:

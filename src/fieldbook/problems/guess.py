@@ -162,10 +162,15 @@ def _yes_or_no(name: str, counts: pd.Series, number: bool, positive: str | None)
     yes = (name if chosen in usual else f"{name} {chosen}") if plain else chosen
     no = f"not {yes}" if plain or len(others) > 1 else others[0]
     costs = {"given": False, "unit": "cost", "false_alarm": 1, "missed": 1}
-    label = {"column": name, "equals": float(chosen) if number else chosen}
+    label = {"column": name, "equals": _number(chosen) if number else chosen}
     return Question(label, {"positive": yes, "negative": no, "costs": costs}, "")
 
-# %% ../../../notebooks/problems/guess.ipynb #356aa85c
+# %% ../../../notebooks/problems/guess.ipynb #2a7bf2f4
+def _number(word: str) -> int | float:
+    """Return the number that a word writes; a whole one with all its digits."""
+    return int(word) if re.fullmatch(r"-?\d+", word) else float(word)
+
+# %% ../../../notebooks/problems/guess.ipynb #26efdd07
 def ask_several(table: pd.DataFrame) -> Question:
     """Return the question that several columns of 0 and 1 answer.
 
@@ -186,7 +191,7 @@ def ask_several(table: pd.DataFrame) -> Question:
         {"columns": names}, framing | {"limits": default_limits("multilabel")}, f"{len(names)} columns of 0 and 1"
     )
 
-# %% ../../../notebooks/problems/guess.ipynb #63269d5e
+# %% ../../../notebooks/problems/guess.ipynb #f553b283
 BEGUN = (
     "as_of",
     "created",
@@ -204,7 +209,7 @@ BEGUN = (
 )
 BORN = ("birth", "born", "dob", "founded", "built", "since")
 
-# %% ../../../notebooks/problems/guess.ipynb #f10523bc
+# %% ../../../notebooks/problems/guess.ipynb #481cc7ea
 def propose_time(table: pd.DataFrame, looks: Sequence[Look]) -> tuple[str | None, str]:
     """Return the column with the time of the prediction, or None if there is none, and why."""
     times = [look.name for look in looks if look.role == "time" and look.missing == 0 and look.distinct > 3]
@@ -220,7 +225,7 @@ def propose_time(table: pd.DataFrame, looks: Sequence[Look]) -> tuple[str | None
     early = {name: float(np.mean([(table[name] <= table[other]).mean() for other in times])) for name in times}
     return max(times, key=early.__getitem__), "it comes before the other times"
 
-# %% ../../../notebooks/problems/guess.ipynb #2d8a145a
+# %% ../../../notebooks/problems/guess.ipynb #3f7612a3
 def later_than(table: pd.DataFrame, as_of: str, names: Sequence[str]) -> dict[str, str]:
     """Return the times among `names` that come after the prediction, with the reason to leave them out."""
     after = {name: float((table[name] > table[as_of]).mean()) for name in names if name != as_of}
