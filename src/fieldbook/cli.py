@@ -36,7 +36,7 @@ for each_stage in STAGES:
 @app.command()
 def repro() -> None:
     """Run the pipeline on all cores: the main road to the Bento and its summary, then studies and pages."""
-    at("core.repro:in_repository")(Path.cwd())
+    at("core.verify:in_repository")(Path.cwd())
     if at("core.repro:is_outdated")():
         at("scope.settings:main")()
     current, seconds = at("core.repro:is_current")(), {stage.name: stage.seconds for stage in STAGES}

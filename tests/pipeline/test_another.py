@@ -57,7 +57,7 @@ def test_a_study_that_fails_leaves_bento_summary_and_other_pages(project: Projec
     project.edit(
         "src/fieldbook/select/audit.py",
         r"(?m)^def main\(\).*\n",
-        'def main() -> None:\n    raise FieldbookError("no")\n',
+        'def main() -> None:\n    from .. import FieldbookError\n\n    raise FieldbookError("no")\n',
     )
     done = project.run("fieldbook", "repro", seconds=900)
     assert done.returncode == 1, done.stdout

@@ -19,13 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .. import FieldbookError
 from .files import replace
 
 # %% auto #0
 __all__ = ['Chain', 'BEGUN', 'SKIPPED', 'FAILED', 'Turn', 'OWN', 'Show', 'REMEMBERED', 'STOPPED', 'instances', 'road', 'byways',
-           'plan', 'is_outdated', 'in_repository', 'is_current', 'deal', 'expected', 'Progress', 'shown', 'work',
-           'repro', 'stopped', 'forget']
+           'plan', 'is_outdated', 'is_current', 'deal', 'expected', 'Progress', 'shown', 'work', 'repro', 'stopped',
+           'forget']
 
 # %% ../../../notebooks/00_core/60_repro.ipynb #c77c67c8
 def instances(pipeline: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -98,20 +97,6 @@ def is_outdated(composed: Path = Path("params.yaml"), conf: Path = Path("conf"))
     return not composed.exists() or any(
         path.stat().st_mtime > composed.stat().st_mtime for path in conf.rglob("*.yaml") if "deploy" not in path.parts
     )
-
-# %% ../../../notebooks/00_core/60_repro.ipynb #704f9228
-def in_repository(project: Path) -> None:
-    """See to it that a project is in a git repository, its own or a larger one.
-
-    Raises
-    ------
-    FieldbookError
-        If it is not.
-    """
-    if not any((folder / ".git").exists() for folder in [project, *project.parents]):
-        raise FieldbookError(
-            f"{project} is in no git repository, and DVC needs one: run `git init` here, then this again"
-        )
 
 # %% ../../../notebooks/00_core/60_repro.ipynb #4e1f00a8
 def is_current(*targets: str) -> bool:

@@ -18,7 +18,22 @@ from typing import Any
 from .. import FieldbookError
 
 # %% auto #0
-__all__ = ['TOLERANCE', 'WORDS', 'distance', 'outputs', 'committed', 'cache', 'before', 'listing', 'present', 'judge', 'verify']
+__all__ = ['TOLERANCE', 'WORDS', 'in_repository', 'distance', 'outputs', 'committed', 'cache', 'before', 'listing', 'present',
+           'judge', 'verify']
+
+# %% ../../../notebooks/00_core/50_verify.ipynb #35695e15
+def in_repository(project: Path) -> None:
+    """See to it that a project is in a git repository, its own or a larger one.
+
+    Raises
+    ------
+    FieldbookError
+        If it is not.
+    """
+    if not any((folder / ".git").exists() for folder in [project, *project.parents]):
+        raise FieldbookError(
+            f"{project} is in no git repository, and DVC needs one: run `git init` here, then this again"
+        )
 
 # %% ../../../notebooks/00_core/50_verify.ipynb #9fa9169e
 TOLERANCE = 1e-3  # of a number without an interval, relative
