@@ -23,7 +23,7 @@ Keys = tuple[str | int, ...]
 
 # Whose keys are names that the user gives.
 FREE = re.compile(
-    r"model(\.\w+\.estimator)?|model\.\w+\.regressor|split|scope\.(framings|requirements)|checks\.slices(\.[^.]+)?|ingest\.tables"
+    r"model(\.\w+\.estimator)?|model\.\w+\.regressor|scope\.(framings|requirements)|checks\.slices(\.[^.]+)?|ingest\.tables"
     r"(\.\w+\.columns)?|features\.(request|groups|derive)|combine\.weights"
     r"|problem\.extra_time_zones|scope\.framings\.\w+\.(costs\.(table(\.[^.]+)?|labels(\.[^.]+)?)|fairness\.\d+\.groups)"
 )

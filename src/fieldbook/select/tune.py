@@ -124,16 +124,15 @@ def gain(before: Recipe, after: Recipe, settings: Evaluate) -> tuple[float, floa
     return ends(np.append(values[0] - values[1], replicates[0] - replicates[1]), settings.confidence)
 
 # %% ../../../notebooks/07_select/55_tune.ipynb #362310e4
-def verdict(gained: tuple[float, float, float], objective: str, confidence: float) -> str:
-    """Return a sentence on a gain, for the header of the file."""
+def verdict(gained: tuple[float, float, float], objective: str, confidence: float, crossed: bool = False) -> str:
+    """Return a sentence on a gain, for the header of the file; `crossed`: found on the rows that were searched on."""
     value, low, high = gained
     clear = "clearly better" if low > 0 else "clearly worse" if high < 0 else "not clearly better"
     moves, ends = ("falls", (low, high)) if value >= 0 else ("rises", (-high, -low))
     value, low, high = (f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.3g}" for number in (abs(value), *ends))
-    return (
-        f"On validation, which the search did not see, {objective} {moves} by {value} "
-        f"({confidence:.0%} interval {low} to {high}): {clear}."
-    )
+    seen = "By cross-validation on the rows that the search saw, too"
+    where = seen if crossed else "On validation, which the search did not see"
+    return f"{where}, {objective} {moves} by {value} ({confidence:.0%} interval {low} to {high}): {clear}."
 
 # %% ../../../notebooks/07_select/55_tune.ipynb #44faadbf
 @dataclass(frozen=True)
@@ -248,8 +247,9 @@ def _write(search: Search, new: str, first: dict[str, Any], done: list[FrozenTri
         return
     params = {path: best.params[path] for path in first}
     gained = gain(search.recipe, search.trial(params), search.evaluate)
-    judged = verdict(gained, objective, search.evaluate.confidence)
-    order = "time-ordered " if section("split", Split).method == "time" else ""
+    method = section("split", Split).method
+    judged = verdict(gained, objective, search.evaluate.confidence, method == "cross")
+    order = "time-ordered " if method == "time" else ""
     header = (
         f"{name} with the best settings of {len(done)} trials: `make tune MODEL={name} TRIALS={len(done)}`, "
         f"trial {best.number}.\nIn {order}folds of training, {objective} is {best.value:g}; with the settings of "
