@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['MANY', 'tabular', 'crowded', 'counted']
+__all__ = ['MANY', 'MOST', 'tabular', 'crowded', 'counted']
 
 # %% ../../../notebooks/05_model/20_pipeline.ipynb #bded221a
 def tabular(
@@ -122,9 +122,12 @@ def counted(table: pd.DataFrame, numeric: list[str]) -> list[str]:
     """Return the numbers of a table of training rows that are counts of words, as `features.derive.bag` makes them."""
     return [name for name in numeric if _is_count(table[name].to_numpy()[:50]) and _is_count(table[name].to_numpy())]
 
+# %% ../../../notebooks/05_model/20_pipeline.ipynb #c7ec9327
+MOST = 9  # the logarithm of some 8,000 words: no text has more of one
+
 # %% ../../../notebooks/05_model/20_pipeline.ipynb #8d342f8e
 def _is_count(values: np.ndarray) -> bool:
-    if values.min(initial=0) != 0:  # NaN is not 0
+    if not (values.min(initial=0) == 0 and values.max(initial=0) < MOST):  # NaN is neither
         return False
     counts = np.round(np.expm1(values.astype(float)))
     return bool(np.allclose(np.log1p(counts), values, rtol=0, atol=1e-6))

@@ -68,7 +68,7 @@ def _with_short_means(model: Pipeline) -> Pipeline:
     from sklearn.preprocessing import TargetEncoder
 
     for part in parts(model):
-        if isinstance(part, TargetEncoder):
+        if isinstance(part, TargetEncoder) and hasattr(part, "encodings_"):  # a copy that was not fitted lies beside it
             part.encodings_ = [means.astype(np.float32).astype(float) for means in part.encodings_]
             part.target_mean_ = (
                 np.float64(np.float32(part.target_mean_))
