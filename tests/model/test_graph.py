@@ -34,7 +34,8 @@ def test_threads_and_hash_seeds_leave_no_trace(project: Path, tmp_path: Path) ->
     """Fitted and exported with one thread and with two, under other hash seeds, every model is the same file."""
     program = (
         "import hashlib, joblib, sys; from pathlib import Path\n"
-        "from fieldbook.model.train import build_model, fit; from fieldbook.features.features import read_features\n"
+        "from fieldbook.model.build import build_model; from fieldbook.model.train import fit\n"
+        "from fieldbook.features.features import read_features\n"
         "from fieldbook.model.graph import to_graph\n"
         "from fieldbook.scope.framings import AnyFraming; from fieldbook.core.section import section\n"
         "table, numeric, categorical = read_features('validation')\n"

@@ -52,8 +52,8 @@ def parity(
 ) -> float:
     """Return the largest difference between the pipeline and its graph over the rows of a table.
 
-    Of values beyond 1 the relative difference counts: a graph calculates with some seven digits. A value near 0 that is the
-    sum of large ones is held against the mean size of the values, of which its digits are.
+    Of values beyond 1 the relative difference counts: a graph calculates with some seven digits. A value near 0
+    that is the sum of large ones is held against the mean size of the values, of which its digits are.
 
     Raises
     ------

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['MANY', 'tabular', 'crowded']
+__all__ = ['MANY', 'MOST', 'tabular', 'crowded', 'counted']
 
 # %% ../../../notebooks/05_model/20_pipeline.ipynb #bded221a
 def tabular(
@@ -36,6 +36,7 @@ def tabular(
     multilabel: bool = False,
     most_values: int = 500,
     many: list[str] | None = None,
+    counts: list[str] | None = None,
 ) -> Pipeline:
     """Return a pipeline of preprocessing and estimator over the table of features.
 
@@ -50,6 +51,7 @@ def tabular(
     multilabel : fit an estimator for each label, unless this one takes several.
     most_values : `onehot` makes a column of each value; a feature with more values than this is refused.
     many : categories of many values, each of which becomes the mean label of its value; `learn` finds them.
+    counts : numbers that are counts of words, which are not standardized; `learn` finds them.
 
     Raises
     ------
@@ -68,11 +70,17 @@ def tabular(
         estimator.set_params(embedded=len(words) if categories == "ordinal" else 0)
     most = most_values if categories == "onehot" else None
     # which columns hold more than one value is learnt by `fit`, on training rows; a network counts its words beforehand
-    useful = partial(usable, among=[i for i in chosen if i < len(numeric)])
+    counted = [i for i in chosen if i < len(numeric) and numeric[i] in (counts or ())] if numbers == "scale" else []
+    useful = partial(usable, among=[i for i in chosen if i < len(numeric) and i not in counted])
     said = words if embeds else partial(usable, among=words, most_values=most)
     step, encoder = _steps(numbers, categories)
-    means = [("many", _means(numbers, multilabel), crowded)] if crowded else []
-    columns = ColumnTransformer([("numbers", step, useful), *means, ("categories", encoder, said)])
+    more = (
+        [("counts", SimpleImputer(strategy="constant", fill_value=0), partial(usable, among=counted))]
+        if counted
+        else []
+    )
+    more += [("many", _means(numbers, multilabel), crowded)] if crowded else []
+    columns = ColumnTransformer([("numbers", step, useful), *more, ("categories", encoder, said)])
     if multilabel and not getattr(estimator, "several", False):
         from sklearn.multioutput import MultiOutputClassifier
 
@@ -108,6 +116,21 @@ MANY = 200  # values of a category, beyond which it becomes the mean label of it
 def crowded(table: pd.DataFrame, categorical: list[str], most: int = MANY) -> list[str]:
     """Return the categories that have more than so many values in a table of training rows."""
     return [name for name in categorical if table[name].nunique() > most]
+
+# %% ../../../notebooks/05_model/20_pipeline.ipynb #544c7505
+def counted(table: pd.DataFrame, numeric: list[str]) -> list[str]:
+    """Return the numbers of a table of training rows that are counts of words, as `features.derive.bag` makes them."""
+    return [name for name in numeric if _is_count(table[name].to_numpy()[:50]) and _is_count(table[name].to_numpy())]
+
+# %% ../../../notebooks/05_model/20_pipeline.ipynb #c7ec9327
+MOST = 9  # the logarithm of some 8,000 words: no text has more of one
+
+# %% ../../../notebooks/05_model/20_pipeline.ipynb #8d342f8e
+def _is_count(values: np.ndarray) -> bool:
+    if not (values.min(initial=0) == 0 and values.max(initial=0) < MOST):  # NaN is neither
+        return False
+    counts = np.round(np.expm1(values.astype(float)))
+    return bool(np.allclose(np.log1p(counts), values, rtol=0, atol=1e-6))
 
 # %% ../../../notebooks/05_model/20_pipeline.ipynb #57cef6a2
 def _means(numbers: str, multilabel: bool) -> BaseEstimator:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +18,9 @@ from ..core.files import drafted
 from ..core.section import SETTINGS, section
 from ..features.features import read_features
 from .balance import prepare, take_rows
+from .build import build_model
 from .folded import Folded
-from .pipeline import crowded
+from .pipeline import counted, crowded
 from .sample import Sample, draw
 from .small import STAGED, Fold, attempts, folds, put, stretches, take_small
 from ..scope.framing import Framing
@@ -30,84 +30,7 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 # %% auto #0
-__all__ = ['NAMES', 'build_model', 'rating', 'fit', 'parts', 'predict', 'Recipe', 'settle', 'learn', 'stand_ins', 'read_recipe',
-           'main']
-
-# %% ../../../notebooks/05_model/40_train.ipynb #edf3788c
-def build_model(
-    name: str,
-    settings: dict[str, Any],
-    numeric: list[str],
-    categorical: list[str],
-    task: Framing,
-    many: list[str] | None = None,
-) -> Pipeline:
-    """Build the pipeline that a file of `conf/model/` describes, for a framing.
-
-    Parameters
-    ----------
-    name, settings : of the model.
-    numeric, categorical : names of the features.
-    task : the framing.
-    many : categories of many values, told to what can be told of them unless the file says which they are.
-
-    Raises
-    ------
-    FieldbookError
-        If a `_target_` does not exist or does not take its settings; the message names the model.
-    """
-    from hydra.errors import HydraException
-    from hydra.utils import instantiate
-
-    if "_target_" not in settings:
-        raise FieldbookError(f"conf: model.{name}: it has no _target_, which names what builds the model")
-    chosen = _for_task(name, settings, task)
-    names = {"numeric": numeric, "categorical": categorical} | {key: chosen.pop(key) for key in NAMES if key in chosen}
-    try:  # names are data: one with ${ in it must not be taken for a reference
-        built = instantiate(chosen, _convert_="all", _partial_=True)
-        if many and "many" in signature(built.func).parameters:
-            names = {"many": many, **names}
-        return built(**names)
-    except (HydraException, FieldbookError, TypeError, ValueError) as error:
-        cause = error.__cause__ or error
-        raise FieldbookError(f"conf: model.{name}: {cause}") from None
-
-# %% ../../../notebooks/05_model/40_train.ipynb #38f5c55e
-def _for_task(name: str, settings: dict[str, Any], task: Framing) -> dict[str, Any]:
-    """Return the settings with the estimator that the framing needs, and without what is no part of the pipeline."""
-    rating(name, settings)
-    chosen = {key: value for key, value in settings.items() if key not in ("regressor", "interpretability", "small")}
-    if task.several:
-        return {**chosen, "multilabel": True}
-    if not task.value:
-        return chosen
-    regressor = settings.get("regressor")
-    if regressor is None:
-        raise FieldbookError(
-            f"conf: model.{name}: the framing asks for a value and the file names no `regressor`: add one, or choose "
-            "other models in conf/config.yaml"
-        )
-    same = {**settings["estimator"], "_target_": regressor} if isinstance(regressor, str) else regressor
-    return {**chosen, "estimator": same}
-
-# %% ../../../notebooks/05_model/40_train.ipynb #af5b4636
-NAMES = ("only", "many")  # settings of a model's file that are names of features
-
-# %% ../../../notebooks/05_model/40_train.ipynb #284992b5
-def rating(name: str, settings: dict[str, Any]) -> int | None:
-    """Return a model's `interpretability`, from 1, nobody can say why, to 5, a person can follow it by hand; or None.
-
-    Raises
-    ------
-    FieldbookError
-        If it is no such number; the message names the model.
-    """
-    rated = settings.get("interpretability")
-    if rated is not None and rated not in (1, 2, 3, 4, 5):
-        raise FieldbookError(
-            f"conf: model.{name}.interpretability: it is a whole number from 1 to 5, and not {rated!r}"
-        )
-    return rated
+__all__ = ['fit', 'parts', 'predict', 'Recipe', 'settle', 'learn', 'stand_ins', 'read_recipe', 'main']
 
 # %% ../../../notebooks/05_model/40_train.ipynb #34bb08cf
 def fit(name: str, model: Pipeline, table: pd.DataFrame, names: list[str], task: Framing) -> Pipeline:
@@ -127,7 +50,8 @@ def fit(name: str, model: Pipeline, table: pd.DataFrame, names: list[str], task:
     weight = {"estimator__sample_weight": rows["sample_weight"].to_numpy()} if "sample_weight" in rows else {}
     try:
         with threadpool_limits(limits=1, user_api="blas"):
-            return _without_threads(model.fit(rows[names], task.targets(rows["label"].to_numpy()), **weight))
+            fitted = model.fit(rows[names], task.targets(rows["label"].to_numpy()), **weight)
+            return _with_short_means(_without_threads(fitted))
     except (TypeError, ValueError) as error:  # scikit-learn checks settings here, not when it is built
         raise FieldbookError(f"conf: model.{name}: {error}") from None
 
@@ -137,6 +61,21 @@ def _without_threads(model: Pipeline) -> Pipeline:
     for part in parts(model):
         if hasattr(part, "n_threads"):
             part.n_threads = 1
+    return model
+
+# %% ../../../notebooks/05_model/40_train.ipynb #bd8a83a5
+def _with_short_means(model: Pipeline) -> Pipeline:
+    """Round the means that categories became to float32, as a graph has them: else trees split between the two."""
+    from sklearn.preprocessing import TargetEncoder
+
+    for part in parts(model):
+        if isinstance(part, TargetEncoder) and hasattr(part, "encodings_"):  # a copy that was not fitted lies beside it
+            part.encodings_ = [means.astype(np.float32).astype(float) for means in part.encodings_]
+            part.target_mean_ = (
+                np.float64(np.float32(part.target_mean_))
+                if np.ndim(part.target_mean_) == 0
+                else (np.asarray(part.target_mean_, dtype=np.float32).astype(float))
+            )
     return model
 
 # %% ../../../notebooks/05_model/40_train.ipynb #7b4b2b0e
@@ -270,7 +209,8 @@ def learn(recipe: Recipe, table: pd.DataFrame, numeric: list[str], categorical: 
     name, task = recipe.name, recipe.task
     balance, others = take_rows(name, recipe.settings)
     drawn = draw(table[table["label"].notna()], recipe.sample, recipe.seed)
-    model = build_model(name, others, numeric, categorical, task, crowded(drawn, categorical))
+    found = {"many": crowded(drawn, categorical), "counts": counted(drawn, numeric)}
+    model = build_model(name, others, numeric, categorical, task, found)
     rows = prepare(drawn, balance, task.kind, recipe.seed)
     fit(name, model, rows, numeric + categorical, task)
     if balance.resample != "none" or balance.weights != "none":

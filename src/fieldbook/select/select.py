@@ -22,7 +22,7 @@ from ..core.strict import Strict
 from ..core.words import shown
 from ..evaluate.bootstrap import intervals, score
 from ..features.features import read_features
-from ..model.train import rating
+from ..model.build import rating
 from ..scope.framing import Framing
 from ..scope.framings import AnyFraming
 from .gate import PASSED, Figures, Verdict, judge_all, limits_of, look_up, named, overall

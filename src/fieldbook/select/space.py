@@ -180,6 +180,7 @@ def tuned_text(text: str, name: str, new: str, params: dict[str, Any], header: s
     yaml = YAML()
     yaml.preserve_quotes, yaml.width = True, 120
     whole = yaml.load(text)
+    whole[name].pop("small", None)  # settings that were searched on these rows are right for them
     for path, value in params.items():
         container, key = place(whole[name], path)
         if container[key] != value:

@@ -11,9 +11,10 @@ import yaml
 
 from fieldbook.core.section import section
 from fieldbook.features.features import read_features
+from fieldbook.model.build import build_model
 from fieldbook.model.graph import to_graph
 from fieldbook.model.parity import parity
-from fieldbook.model.train import build_model, fit
+from fieldbook.model.train import fit
 from fieldbook.scope.framings import AnyFraming
 
 FILES = """
@@ -69,7 +70,8 @@ def test_threads_leave_no_trace_in_an_ensemble(project: Path, tmp_path: Path) ->
     """Fitted with one thread and with two, each is the same file, and so is its graph."""
     program = (
         "import hashlib, joblib, sys, yaml\nfrom fieldbook.model.graph import to_graph\n"
-        "from fieldbook.model.train import build_model, fit; from fieldbook.features.features import read_features\n"
+        "from fieldbook.model.build import build_model; from fieldbook.model.train import fit\n"
+        "from fieldbook.features.features import read_features\n"
         "from fieldbook.scope.framings import AnyFraming; from fieldbook.core.section import section\n"
         "task = section('task', AnyFraming)\ntable, *features = read_features('validation')\n"
         "for name, settings in yaml.safe_load(sys.argv[2]).items():\n"

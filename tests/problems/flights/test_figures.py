@@ -9,9 +9,10 @@ import pytest
 
 from fieldbook.core.section import section
 from fieldbook.features.features import read_features
+from fieldbook.model.build import build_model
 from fieldbook.model.graph import to_graph
 from fieldbook.model.parity import parity
-from fieldbook.model.train import build_model, fit, predict
+from fieldbook.model.train import fit, predict
 from fieldbook.scope.framing import Framing
 from fieldbook.scope.framings import AnyFraming
 from fieldbook.scope.problem import Problem
