@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from .. import FieldbookError
 from ..core.files import remove, replace
 from .dialogue import complete
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['ASKED', 'Source', 'understand', 'draft_of', 'merged', 'asks', 'write', 'name_for', 'main']
+__all__ = ['CONFIG', 'ASKED', 'Source', 'understand', 'draft_of', 'merged', 'asks', 'write', 'name_for', 'main']
 
 # %% ../../../notebooks/problems/adopt.ipynb #a3a1989a
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ def merged(path: Path, text: str) -> str:
         raise FieldbookError(f"adopt: {path} could not be merged: {done.stderr.strip()[:200]}")
     return done.stdout
 
-# %% ../../../notebooks/problems/adopt.ipynb #0375f7c7
+# %% ../../../notebooks/problems/adopt.ipynb #f2b4bbee
+CONFIG = Path("conf/config.yaml")
 ASKED = re.compile(r"(?m)^(\s*-\s*problem:\s*)(\S+)")
 
 # %% ../../../notebooks/problems/adopt.ipynb #a740b177
@@ -198,8 +201,9 @@ def main(source: Source, wish: Wish, name: str | None = None, force: bool = Fals
         show(made)
         _tell(_decisions(made))
         zoned = {column for column in made.request if _has_zone(column, sentences)}
-        text = draft(made, table, chosen, fetched.source, reading.model_dump(exclude_defaults=True), zoned)
-        write(path, text, Path("conf/config.yaml"))
+        usual, seed = reading.model_dump(exclude_defaults=True), yaml.safe_load(CONFIG.read_text()).get("seed", 0)
+        text = draft(made, table, chosen, fetched.source, usual, zoned, seed)
+        write(path, text, CONFIG)
     except BaseException:
         if new:
             remove(Path(fetched.source))

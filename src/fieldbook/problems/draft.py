@@ -11,7 +11,9 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from .. import FieldbookError
+from ..data.division import Split
 from ..data.propose import propose_split
+from ..data.split import assign
 from ..evaluate.metrics import METRICS
 from ..features.request import frame_arrays, records
 from ..model.rule import best_rule
@@ -152,20 +154,22 @@ def _quoted(text: str) -> str:
 
     return yaml.safe_dump([escaped(text)], default_flow_style=True, allow_unicode=True, width=10_000).strip()[1:-1]
 
-# %% ../../../notebooks/problems/draft.ipynb #f3a52440
-def heuristic(
-    made: Plan, examples: pd.DataFrame, columns: dict[str, np.ndarray], split: dict[str, Any]
-) -> dict[str, Any]:
+# %% ../../../notebooks/problems/draft.ipynb #2ccaca7e
+def heuristic(made: Plan, examples: pd.DataFrame, columns: dict[str, np.ndarray], learnt: np.ndarray) -> dict[str, Any]:
     """Return the best single column for a rule.
+
+    Parameters
+    ----------
+    made : the plan.
+    examples, columns : as `seen` returns them.
+    learnt : (rows,) bool, those of training.
 
     Raises
     ------
     FieldbookError
         If no row that is learnt from has a label.
     """
-    learnt = examples["label"].notna().to_numpy()
-    if "train" in split:
-        learnt = learnt & (examples["as_of"] < split["validation"]).to_numpy()
+    learnt = learnt & examples["label"].notna().to_numpy()
     if not learnt.any():
         words = f"target {made.targets[0]!r} is missing in all of the oldest rows, which would be learnt from"
         raise FieldbookError(f"adopt: {words}; leave these rows out of the source")
@@ -187,7 +191,7 @@ def names_of(made: Plan, columns: dict[str, np.ndarray], derived: dict[str, Any]
 
 # %% ../../../notebooks/problems/draft.ipynb #aa4f1a84
 def draft(
-    made: Plan, table: pd.DataFrame, name: str, source: str, reading: dict[str, Any], zoned: set[str] = frozenset()
+    made: Plan, table: pd.DataFrame, name: str, source: str, reading: dict[str, Any], zoned: set[str], seed: int
 ) -> str:
     """Return the text of `conf/problem/NAME.yaml`.
 
@@ -198,12 +202,15 @@ def draft(
     source : where the table lies, from the project's root.
     reading : how it is read, without what is usual.
     zoned : see `fields`.
+    seed : of the draw, where rows are split at random.
     """
     settings, framing = settings_of(made, source, reading), made.question.framing
     request, derived = fields(made, table, zoned), rules(made)
     problem = Tabular(**settings)
     examples, columns = seen(made, table, problem, request)
-    split, split_why = propose_split(examples, TypeAdapter(AnyFraming).validate_python(framing))
+    task = TypeAdapter(AnyFraming).validate_python(framing)
+    split, split_why = propose_split(examples, task)
+    learnt = assign(examples, TypeAdapter(Split).validate_python(split), task, seed).to_numpy() == "train"
     given, words = "given" not in framing["costs"], spellings(made)
     contracts = {
         "key": made.key if made.key and not table.duplicated(made.key).any() else [],
@@ -213,7 +220,7 @@ def draft(
         origin=source,
         name=_quoted(name),
         problem=_yaml({"_target_": "fieldbook.problems.table.Tabular", **settings}, 2),
-        heuristic=_yaml(heuristic(made, examples, columns, split), 2, flow=False),
+        heuristic=_yaml(heuristic(made, examples, columns, learnt), 2, flow=False),
         promise=_quoted(f"Predict {', '.join(made.targets)}."),
         because=_quoted("The owner gave these costs." if given else "Nobody has said yet what a mistake costs."),
         service=_yaml({"service": {"spellings": words}}, 2) if words else "",
