@@ -174,6 +174,15 @@ def test_what_is_asked(project: Path, case: str) -> None:
     assert {name: settings["task"][name] for name in expected} == expected
 
 
+def test_names_that_the_pipeline_or_json_has_are_changed_and_said(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, settings = adopt(orders().rename(columns={"amount": "split", "weight": 'the "weight"'}), target=["returned"])
+    assert settings["problem"]["read"]["rename"] == {"split": "split_", 'the "weight"': "the _weight_"}
+    assert {"split_", "the _weight_"} <= set(settings["features"]["request"])
+    assert "'split' is called 'split_' from here on" in capsys.readouterr().out
+
+
 def test_the_file_s_words_stay_in_the_service(project: Path) -> None:
     _, settings = adopt(orders(returned=np.where(BACK, "Yes", "No")))
     assert settings["scope"]["service"]["spellings"]["returned"] == ["Yes"]

@@ -20,6 +20,7 @@ import yaml
 
 from .. import FieldbookError
 from ..core.files import remove, replace
+from ..features.features import TAKEN
 from .dialogue import complete
 from .draft import draft, fields, sample
 from .fetch import SOURCES, Fetched, fetch, is_inside
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['CONFIG', 'ASKED', 'Source', 'understand', 'draft_of', 'merged', 'asks', 'write', 'name_for', 'main']
+__all__ = ['CONFIG', 'ASKED', 'Source', 'understand', 'draft_of', 'merged', 'asks', 'write', 'name_for', 'main', 'other_names']
 
 # %% ../../../notebooks/problems/adopt.ipynb #a3a1989a
 @dataclass(frozen=True)
@@ -193,7 +194,10 @@ def main(source: Source, wish: Wish, name: str | None = None, force: bool = Fals
         needed = [column for column in [wish.as_of] if column and column != "none"]
         reading, sentences = understand(source, fetched.source, needed, ask)
         _tell([*fetched.sentences, *sentences, *([said] if said else [])])
-        table = _usable(read(fetched.source, reading), wish)
+        table = read(fetched.source, reading)
+        renamed = other_names(table, wish.target)
+        reading, table = reading.model_copy(update={"rename": renamed}), table.rename(columns=renamed)
+        _tell([f"{old!r} is called {new!r} from here on" for old, new in renamed.items()])
         wish = dataclasses.replace(
             wish, drop=[name for name in wish.drop if name not in reading.drop]
         )  # not read at all
@@ -216,30 +220,22 @@ def _has_zone(column: str, sentences: list[str]) -> bool:
     """Return whether the times of a column had a zone in the source, by what was said of it."""
     return any(said.startswith(f"{column}: times") and "with a zone" in said for said in sentences)
 
-# %% ../../../notebooks/problems/adopt.ipynb #cabce044
-def _usable(table: pd.DataFrame, wish: Wish) -> pd.DataFrame:
-    """Return the table if the pipeline's own columns are not among its features.
+# %% ../../../notebooks/problems/adopt.ipynb #3a2d644d
+def other_names(table: pd.DataFrame, targets: list[str]) -> dict[str, str]:
+    """Return the columns that need another name, and which.
 
-    Raises
-    ------
-    FieldbookError
-        If they are.
+    The pipeline adds columns of its own, and the names of fields that callers send hold no quotes or line breaks.
     """
-    from fieldbook.features.features import TAKEN
+    names = {name: re.sub(r'[\x00-\x1f"\\]+', "_", str(name)) for name in table if name not in targets}
+    names = {name: f"{clean}_" if clean in TAKEN else clean for name, clean in names.items()}
+    return {name: clean for name, clean in names.items() if clean != name and clean not in table}
 
-    taken = [name for name in TAKEN if name in table and name not in (*wish.target, *wish.drop)]
-    if taken:
-        raise FieldbookError(
-            f"adopt: the pipeline adds a column {taken[0]!r} itself; rename yours, or --drop {taken[0]}"
-        )
-    return table
-
-# %% ../../../notebooks/problems/adopt.ipynb #2228e7d2
+# %% ../../../notebooks/problems/adopt.ipynb #bded7f02
 def _tell(sentences: list[str]) -> None:
     for sentence in sentences:
         print(f"found      {sentence}")
 
-# %% ../../../notebooks/problems/adopt.ipynb #f1647238
+# %% ../../../notebooks/problems/adopt.ipynb #eb4a6d45
 def _decisions(made: Plan) -> list[str]:
     """Return what was decided beside the columns, in sentences."""
     targets = ", ".join(made.targets)
@@ -254,7 +250,7 @@ def _decisions(made: Plan) -> list[str]:
         said.append("costs: nobody has said; models are chosen by how well they know, not by what they cost")
     return said
 
-# %% ../../../notebooks/problems/adopt.ipynb #3f211ef4
+# %% ../../../notebooks/problems/adopt.ipynb #ef5bd4a1
 def _next(path: Path, request: dict[str, Any]) -> None:
     """Print what to do next, with a request that works."""
     body = shlex.quote(json.dumps(request, ensure_ascii=False))

@@ -34,6 +34,7 @@ class Reading(Dialect):
     words : columns that stay text, though they look like numbers.
     signs : columns of numbers with a currency, unit or per cent sign, and the sign; it is taken off.
     drop : columns that are not read.
+    rename : columns that get another name, by the one that they have; all other settings use the old one.
     sheet : of a workbook; none: the only one.
     table, query : of a database; none: the only table.
     records : the key of a JSON object under which the rows are.
@@ -47,6 +48,7 @@ class Reading(Dialect):
     words: list[str] = []
     signs: dict[str, str] = {}
     drop: list[str] = []
+    rename: dict[str, str] = {}
     sheet: str | None = None
     table: str | None = None
     query: str | None = None
@@ -178,8 +180,9 @@ def read(source: str, reading: Reading | None = None) -> pd.DataFrame:
     table = raw(source, reading)
     if table.empty:
         raise FieldbookError(f"problem.source: {source} has no rows")
-    for setting in ("words", "times", "signs"):
+    for setting in ("words", "times", "signs", "rename"):
         unknown = [name for name in getattr(reading, setting) if name not in table]
         if unknown:
             raise FieldbookError(f"problem.read.{setting}: there is no column {unknown[0]!r} in {source}")
-    return converted(table.drop(columns=reading.drop, errors="ignore"), reading).reset_index(drop=True)
+    named = converted(table.drop(columns=reading.drop, errors="ignore"), reading).rename(columns=reading.rename)
+    return named.reset_index(drop=True)
