@@ -211,9 +211,7 @@ def main(
     if new and not re.fullmatch("[a-z][a-z0-9_]*", new):
         raise FieldbookError(f"--name {new}: a model's name has small letters, digits and _, and begins with a letter")
     recipe, data = read_recipe(name), Path("data/features/features.parquet")
-    own = {
-        key: value for key, value in recipe.settings.items() if key != "small"
-    }  # a trial has its own
+    own = {key: value for key, value in recipe.settings.items() if key != "small"}  # a trial has its own
     recipe = replace(recipe, settings=own)
     space = read_space(Path(f"conf/tune/{name}.yaml"))
     search = Search(recipe, space, section("tune", Tune), section("evaluate", Evaluate))
