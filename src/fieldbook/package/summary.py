@@ -22,6 +22,11 @@ __all__ = ['NARROW', 'NEXT', 'rows', 'told', 'main']
 # %% ../../../notebooks/08_package/60_summary.ipynb #89d2d3a2
 NARROW = ("expected_cost", "roc_auc", "brier", "calibration_error", "mae", "r2")
 
+# %% ../../../notebooks/08_package/60_summary.ipynb #9d2a9ffa
+def _priced(board: dict[str, Any]) -> bool:
+    """Return whether anybody has said what a mistake costs: else no cost is shown."""
+    return not any("ratios" in row for row in board["models"])
+
 # %% ../../../notebooks/08_package/60_summary.ipynb #cedac6bd
 def rows(board: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return the headings, and the cells of each model.
@@ -30,8 +35,7 @@ def rows(board: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     ----------
     board : data/selection/leaderboard.json.
     """
-    priced = "ratios" not in board["models"][0]
-    names = NARROW if priced else (board["objective"], *NARROW[1:])
+    names = NARROW if _priced(board) else (board["objective"], *NARROW[1:])
     names = [name for name in dict.fromkeys(names) if name in board["models"][0]]
     cells = [
         [
@@ -49,7 +53,8 @@ def told(board: dict[str, Any], manifest: dict[str, Any]) -> tuple[list[str], li
     wrong = [(row["model"], [*row["broken"], *([row["remark"]] if "remark" in row else [])]) for row in board["models"]]
     broken = [f"  {name}: {sentence}" for name, sentences in wrong for sentence in sentences]
     test = manifest["metrics"]["test"]
-    figures = ", ".join(f"{label} {figure(test[name])}" for name, label in LABELS.items() if name in test)
+    names = [name for name in LABELS if name in test and (name != "expected_cost" or _priced(board))]
+    figures = ", ".join(f"{LABELS[name]} {figure(test[name])}" for name in names)
     first, *others = board.get("remarks", [""])
     return [f"{title(manifest)}{first and ': '}{first}", *others], broken, f"On test: {figures}."
 

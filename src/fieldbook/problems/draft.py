@@ -23,13 +23,14 @@ from .plan import Plan
 from .table import Tabular
 from ..scope.column import Column
 from ..scope.framings import AnyFraming
+from ..scope.settings import escaped
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['TEMPLATE', 'BUCKETS', 'settings_of', 'fields', 'rules', 'seen', 'spellings', 'escaped', 'heuristic', 'names_of',
-           'draft', 'sample']
+__all__ = ['TEMPLATE', 'BUCKETS', 'settings_of', 'fields', 'rules', 'seen', 'spellings', 'heuristic', 'names_of', 'draft',
+           'sample']
 
 # %% ../../../notebooks/problems/draft.ipynb #e8602d42
 TEMPLATE = """\
@@ -131,30 +132,21 @@ def spellings(made: Plan) -> dict[str, list[str]]:
     yes = text_of(label["equals"])
     return {framing["positive"]: [yes]} if framing["positive"] != yes else {}
 
-# %% ../../../notebooks/problems/draft.ipynb #f01d39e5
-def escaped(value: Any) -> Any:
-    """Return settings in which `${` means itself, and no reference to another setting."""
-    if isinstance(value, str):
-        return value.replace("${", "\\${")
-    if isinstance(value, dict):
-        return {name: escaped(part) for name, part in value.items()}
-    return [escaped(part) for part in value] if isinstance(value, list) else value
-
-# %% ../../../notebooks/problems/draft.ipynb #07077bfb
+# %% ../../../notebooks/problems/draft.ipynb #e93efb1a
 def _yaml(value: Any, indent: int, flow: bool | None = None) -> str:
     import yaml
 
     text = yaml.safe_dump(escaped(value), sort_keys=False, default_flow_style=flow, width=120, allow_unicode=True)
     return "".join(" " * indent + line for line in text.splitlines(keepends=True))
 
-# %% ../../../notebooks/problems/draft.ipynb #30affd90
+# %% ../../../notebooks/problems/draft.ipynb #81a0221a
 def _quoted(text: str) -> str:
     """Return a text as a YAML value on one line."""
     import yaml
 
     return yaml.safe_dump([escaped(text)], default_flow_style=True, allow_unicode=True, width=10_000).strip()[1:-1]
 
-# %% ../../../notebooks/problems/draft.ipynb #2ccaca7e
+# %% ../../../notebooks/problems/draft.ipynb #bc55b7a4
 def heuristic(made: Plan, examples: pd.DataFrame, columns: dict[str, np.ndarray], learnt: np.ndarray) -> dict[str, Any]:
     """Return the best single column for a rule.
 
@@ -183,13 +175,13 @@ def heuristic(made: Plan, examples: pd.DataFrame, columns: dict[str, np.ndarray]
         rows or {name: values[learnt] for name, values in columns.items()}, examples["label"][learnt].to_numpy(), value
     )
 
-# %% ../../../notebooks/problems/draft.ipynb #203516a0
+# %% ../../../notebooks/problems/draft.ipynb #1c0f7c11
 def names_of(made: Plan, columns: dict[str, np.ndarray], derived: dict[str, Any]) -> list[str]:
     """Return the features: what the problem computes, with the words of a text instead of the text."""
     texts = {rule["words"]: name for name, rule in derived.items()}
     return [texts.get(name, name) for name in columns]
 
-# %% ../../../notebooks/problems/draft.ipynb #aa4f1a84
+# %% ../../../notebooks/problems/draft.ipynb #b076c998
 def draft(
     made: Plan, table: pd.DataFrame, name: str, source: str, reading: dict[str, Any], zoned: set[str], seed: int
 ) -> str:
@@ -238,13 +230,13 @@ def draft(
         names=", ".join(map(_quoted, names_of(made, columns, derived))),
     )
 
-# %% ../../../notebooks/problems/draft.ipynb #96f79b44
+# %% ../../../notebooks/problems/draft.ipynb #6ab1f51c
 def _metrics() -> list[str]:
     """Return the metrics that are shown where nobody gave costs: how much was learnt comes before what it costs."""
     first = ["skill", "log_loss", "roc_auc"]
     return [*first, *(name for name in METRICS if name not in first)]
 
-# %% ../../../notebooks/problems/draft.ipynb #aeb1695f
+# %% ../../../notebooks/problems/draft.ipynb #54fc3c0b
 def _fairness(made: Plan) -> dict[str, Any]:
     """Return the bound on how differently groups fare that an owner asked for: the four-fifths rule, to begin with."""
     column, kind = made.wish.compare, made.question.framing["kind"]
@@ -253,7 +245,7 @@ def _fairness(made: Plan) -> dict[str, Any]:
     why = "YOURS: the four-fifths rule of the US Equal Employment Opportunity Commission, to begin with"
     return {"fairness": [{"metric": "demographic_parity_ratio", "column": column, "at_least": 0.8, "why": why}]}
 
-# %% ../../../notebooks/problems/draft.ipynb #91189ab2
+# %% ../../../notebooks/problems/draft.ipynb #c1faebd6
 def sample(made: Plan, table: pd.DataFrame, request: dict[str, Any]) -> dict[str, Any]:
     """Return a request, as a caller would send the row that has most values."""
     columns = {name: Column(**column) for name, column in request.items()}
