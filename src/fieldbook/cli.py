@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from fieldbook import FieldbookError
-from fieldbook.stages import ROAD, STAGES, Stage, at
+from fieldbook.stages import ROAD, SECONDS, STAGES, Stage, at
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 PANEL = "Stages, which `dvc repro` calls"
@@ -39,7 +39,7 @@ def repro() -> None:
     at("core.verify:in_repository")(Path.cwd())
     if at("core.repro:is_outdated")():
         at("scope.settings:main")()
-    current, seconds = at("core.repro:is_current")(), {stage.name: stage.seconds for stage in STAGES}
+    current, seconds = at("core.repro:is_current")(), SECONDS | {stage.name: stage.seconds for stage in STAGES}
     road, byways = at("core.repro:plan")(ROAD)
     if not (current or at("core.repro:repro")(road, seconds)):
         sys.exit(1)  # what was wrong is told
@@ -113,7 +113,14 @@ def adopt(
     force: Annotated[bool, option("make a problem again; what you changed in its file stays", "--force")] = False,
 ) -> None:
     """Make a problem of a table of your own: SOURCE -> data/sources/, conf/problem/NAME.yaml."""
-    given = {"encoding": encoding, "delimiter": delimiter, "decimal": decimal, "sheet": sheet, "words": words, "drop": drop}
+    given = {
+        "encoding": encoding,
+        "delimiter": delimiter,
+        "decimal": decimal,
+        "sheet": sheet,
+        "words": words,
+        "drop": drop,
+    }
     given |= {"times": dict(pairs("times", times)), "missing": grouped(pairs("missing", missing))}
     place = at("problems.adopt:Source")(source, table, query, {name: value for name, value in given.items() if value})
     wish = at("problems.plan:Wish")(

@@ -123,7 +123,10 @@ Turn = list[list[str]]  # of each worker, the stages it runs
 
 # %% ../../../notebooks/00_core/60_repro.ipynb #b011d981
 def deal(chains: Sequence[Sequence[str]], seconds: Mapping[str, float], jobs: int) -> Turn:
-    """Return chains of stages dealt to workers: the longest first, each to the worker with the least to do.
+    """Return what a process each runs: the chains, the longest first, and single stages dealt to as many as work at once.
+
+    A chain has a process of its own, so that whoever is free takes the next: how long they take is not known beforehand.
+    Single stages are short, and share processes: each costs a second to start.
 
     Parameters
     ----------
@@ -133,9 +136,11 @@ def deal(chains: Sequence[Sequence[str]], seconds: Mapping[str, float], jobs: in
     """
     workers: Turn = [[] for _ in range(jobs)]
     length = lambda stages: sum(expected(stage, seconds) for stage in stages)
-    for chain in sorted(chains, key=length, reverse=True):
-        min(workers, key=length).extend(chain)
-    return [stages for stages in workers if stages]
+    ordered = sorted(chains, key=length, reverse=True)
+    for chain in ordered:
+        if len(chain) == 1:
+            min(workers, key=length).extend(chain)
+    return [*(list(chain) for chain in ordered if len(chain) > 1), *(stages for stages in workers if stages)]
 
 # %% ../../../notebooks/00_core/60_repro.ipynb #4cca4b8c
 def expected(stage: str, seconds: Mapping[str, float]) -> float:
@@ -150,10 +155,11 @@ class Progress:
     ----------
     turns : the stages of the run, by turn and worker.
     seconds : what a stage took before, by its name.
+    jobs : how many run at once.
     """
 
-    def __init__(self, turns: Sequence[Turn], seconds: Mapping[str, float]) -> None:
-        self.turns, self.seconds = turns, seconds
+    def __init__(self, turns: Sequence[Turn], seconds: Mapping[str, float], jobs: int = 2) -> None:
+        self.turns, self.seconds, self.jobs = turns, seconds, jobs
         self.done: set[str] = set()
         self.began: dict[str, float] = {}
         self.took: dict[str, float] = {}
@@ -170,8 +176,9 @@ class Progress:
             self.took[stage] = round(time.monotonic() - self.began.pop(stage), 1)
 
     def left(self) -> float:
-        """Return about how many seconds are left: of each turn, what its busiest worker has still to do."""
-        return sum(max((sum(map(self._rest, stages)) for stages in turn), default=0.0) for turn in self.turns)
+        """Return about how many seconds are left: of each turn, its longest part, or what each worker has to do."""
+        rests = [[sum(map(self._rest, stages)) for stages in turn] for turn in self.turns]
+        return sum(max(max(rest, default=0.0), sum(rest) / self.jobs) for rest in rests)
 
     def _rest(self, stage: str) -> float:
         ran = time.monotonic() - self.began[stage] if stage in self.began else 0.0
@@ -270,7 +277,7 @@ def repro(turns: Sequence[Sequence[Sequence[str]]], seconds: Mapping[str, float]
     before = json.loads(REMEMBERED.read_text()) if REMEMBERED.exists() else {}
     known = {**seconds, **before}
     dealt = [deal(chains, known, jobs) for chains in turns]
-    progress, good = Progress(dealt, known), True
+    progress, good = Progress(dealt, known, jobs), True
     with shown(progress) as show, ThreadPoolExecutor(jobs) as pool:
         for turn in dealt:
             share = partial(work, progress=progress, show=show, threads=max(jobs // len(turn), 1), go_on=go_on)
