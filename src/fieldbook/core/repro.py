@@ -123,9 +123,9 @@ Turn = list[list[str]]  # of each worker, the stages it runs
 
 # %% ../../../notebooks/00_core/60_repro.ipynb #b011d981
 def deal(chains: Sequence[Sequence[str]], seconds: Mapping[str, float], jobs: int) -> Turn:
-    """Return what a process each runs: the chains, the longest first, and single stages dealt to as many as work at once.
+    """Return what a process each runs: the chains, the longest first, and single stages, dealt to the workers.
 
-    A chain has a process of its own, so that whoever is free takes the next: how long they take is not known beforehand.
+    A chain has a process of its own, so that whoever is free takes the next: how long it takes is not known beforehand.
     Single stages are short, and share processes: each costs a second to start.
 
     Parameters
