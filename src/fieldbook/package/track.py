@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import re
 from pathlib import Path
@@ -86,7 +85,6 @@ def home() -> Path:
 def main() -> None:
     """Stage `track`: one MLflow run a model, aliases for champion and challenger -> data/tracking.json."""
     project = home()
-    logging.getLogger("mlflow").setLevel(logging.ERROR)  # it warns of pickles, which nobody serves from here
     store = open_store(project)
     import mlflow
     from filelock import FileLock

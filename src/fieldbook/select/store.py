@@ -24,6 +24,7 @@ def alone() -> None:
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
         del os.environ[name]
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["MLFLOW_LOGGING_LEVEL"] = "ERROR"  # it warns of pickles, which nobody serves from here
 
 # %% ../../../notebooks/07_select/20_store.ipynb #4d7552fe
 def sqlite_url(path: Path) -> str:
