@@ -47,3 +47,11 @@ def test_readme_is_short_and_names_what_there_is(project: Path) -> None:
         assert any(place.exists() for place in places), f"README names {word}"
     chapters = {path.name for path in (project / "notebooks").iterdir() if path.is_dir() and path.name[0].isdigit()}
     assert chapters <= set(words), "README's tree leaves out a chapter"
+
+
+def test_every_fault_names_a_test_there_is(project: Path) -> None:
+    """`tests/FAULTS.md` says which test shows that a fault is mended."""
+    named = re.findall(r"`((?:tests|notebooks)/[^`:]+)(?:::([^`\[]+))?`", (project / "tests/FAULTS.md").read_text())
+    assert len(named) > 40
+    for file, test in named:
+        assert f"def {test}" in (project / file).read_text() if test else (project / file).is_file(), (file, test)
