@@ -1299,6 +1299,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'fieldbook.package.seen.seen': ('08_package/seen.html#seen', 'fieldbook/package/seen.py')},
             'fieldbook.package.summary': { 'fieldbook.package.summary._priced': ( '08_package/summary.html#_priced',
                                                                                   'fieldbook/package/summary.py'),
+                                           'fieldbook.package.summary.hints': ( '08_package/summary.html#hints',
+                                                                                'fieldbook/package/summary.py'),
                                            'fieldbook.package.summary.main': ( '08_package/summary.html#main',
                                                                                'fieldbook/package/summary.py'),
                                            'fieldbook.package.summary.rows': ( '08_package/summary.html#rows',

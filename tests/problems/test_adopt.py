@@ -201,6 +201,7 @@ def test_all_categories_and_a_single_text(project: Path) -> None:
     words = [" ".join(RNG.choice(["good", "bad", "late", "fine", "very", "not"], 8)) + f" {k}" for k in range(N)]
     made, settings = adopt(pd.DataFrame({"review": words, "returned": np.where(BACK, "yes", "no")}), "b.csv")
     assert settings["features"]["derive"]["review_words"]["words"] == "review" and made.request == ["review"]
+    assert settings["heuristic"]["column"].startswith("review_words_"), "the rule goes by one of the words"
 
 
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {

@@ -15,9 +15,8 @@ from ..core.words import LABELS, figure, label
 from ..data.division import Split
 from .ready import asked, of, title
 
-
 # %% auto #0
-__all__ = ['NARROW', 'NEXT', 'rows', 'told', 'main']
+__all__ = ['NARROW', 'NEXT', 'rows', 'told', 'hints', 'main']
 
 # %% ../../../notebooks/08_package/60_summary.ipynb #89d2d3a2
 NARROW = ("expected_cost", "roc_auc", "brier", "calibration_error", "mae", "r2")
@@ -58,6 +57,14 @@ def told(board: dict[str, Any], manifest: dict[str, Any]) -> tuple[list[str], li
     first, *others = board.get("remarks", [""])
     return [f"{title(manifest)}{first and ': '}{first}", *others], broken, f"On test: {figures}."
 
+# %% ../../../notebooks/08_package/60_summary.ipynb #5ad1c0fe
+def hints(project: Path) -> list[str]:
+    """Return in words which columns tell nearly all of the answer: whether they are known in time, only people know."""
+    path = project / "data/leakage/findings.json"
+    found = json.loads(path.read_text()) if path.exists() else []
+    strong = [row for row in found if row["above"] and row["check"] in ("alone", "together")]
+    return [f"{row['column']} tells {row['figure']:.0%} of the answer: is it known in time?" for row in strong[:5]]
+
 # %% ../../../notebooks/08_package/60_summary.ipynb #b7225709
 def main(project: Path = Path(".")) -> None:
     """Print whose Bento it is, the leaderboard, the choice and its reason, and where report and Bento lie.
@@ -96,7 +103,7 @@ def main(project: Path = Path(".")) -> None:
     for place, sentence in enumerate(first):
         say(f"{'' if place else chr(10)}[bold]{escape(sentence)}[/]")
     console.print(table)
-    for sentence in [*broken, f"\n[bold]{board['why']}.[/]", test, *plainly, "", *NEXT]:
+    for sentence in [*broken, f"\n[bold]{board['why']}.[/]", test, *plainly, *hints(project), "", *NEXT]:
         say(sentence)
 
 # %% ../../../notebooks/08_package/60_summary.ipynb #3b794a09

@@ -15,6 +15,7 @@ from ..data.division import Split
 from ..data.propose import propose_split
 from ..data.split import assign
 from ..evaluate.metrics import METRICS
+from ..features.derive import Derived, derive
 from ..features.request import frame_arrays, records
 from ..model.rule import best_rule
 from .look import contract
@@ -165,15 +166,14 @@ def heuristic(made: Plan, examples: pd.DataFrame, columns: dict[str, np.ndarray]
     if not learnt.any():
         words = f"target {made.targets[0]!r} is missing in all of the oldest rows, which would be learnt from"
         raise FieldbookError(f"adopt: {words}; leave these rows out of the source")
-    rows = {
-        name: values[learnt]
-        for name, values in columns.items()
-        if made.looks.get(name) is None or made.looks[name].role != "text"
-    }
+    texts = {name for name, one in made.looks.items() if one.role == "text"}
+    plain = {name: values for name, values in columns.items() if name not in texts}
+    if not plain:  # a text alone: the rule goes by one of its words
+        known = TypeAdapter(dict[str, Derived]).validate_python(rules(made))
+        plain = {name: values for name, values in derive(columns, known).items() if name not in texts}
     value = made.question.framing["kind"] == "regression"
-    return best_rule(
-        rows or {name: values[learnt] for name, values in columns.items()}, examples["label"][learnt].to_numpy(), value
-    )
+    rows = {name: values[learnt] for name, values in plain.items()}
+    return best_rule(rows, examples["label"][learnt].to_numpy(), value)
 
 # %% ../../../notebooks/problems/draft.ipynb #1c0f7c11
 def names_of(made: Plan, columns: dict[str, np.ndarray], derived: dict[str, Any]) -> list[str]:
