@@ -25,6 +25,9 @@ from fieldbook.scope.settings import compose
 
 ROOT = Path(__file__).parents[2]
 N = 1500
+SECOND = (
+    pytest.mark.slow
+)  # each composes conf/ anew; the first tier has the usual table, and what is looked at in notebooks
 
 
 def orders(**columns: Any) -> pd.DataFrame:
@@ -91,6 +94,7 @@ NAMES = [
 ]
 
 
+@SECOND
 @pytest.mark.parametrize("name", NAMES)
 def test_any_header_is_a_name(project: Path, name: str) -> None:
     _, settings = adopt(orders().rename(columns={"amount": name}), target=["returned"])
@@ -99,6 +103,7 @@ def test_any_header_is_a_name(project: Path, name: str) -> None:
     assert settings["problem"]["labels"][settings["scope"]["framing"]]["column"] == name
 
 
+@SECOND
 @pytest.mark.parametrize(
     ("file", "name"),
     [
@@ -138,6 +143,7 @@ SEEN: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {  # co
 }  # fmt: skip
 
 
+@SECOND
 @pytest.mark.parametrize("case", SEEN)
 def test_what_a_column_is(project: Path, case: str) -> None:
     columns, wish, expected = SEEN[case]
@@ -147,6 +153,7 @@ def test_what_a_column_is(project: Path, case: str) -> None:
         assert (sorted(held) if name == "out" else held) == (sorted(value) if name == "out" else value), made.out
 
 
+@SECOND
 def test_parts_of_a_sum_are_no_features(project: Path) -> None:
     members, guests = RNG.poisson(50, N), RNG.poisson(20, N)
     made, settings = adopt(orders(members=members, guests=guests, riders=members + guests), target=["riders"])
@@ -167,6 +174,7 @@ TARGETS: dict[str, tuple[Any, dict[str, Any]]] = {
 }  # fmt: skip
 
 
+@SECOND
 @pytest.mark.parametrize("case", TARGETS)
 def test_what_is_asked(project: Path, case: str) -> None:
     values, expected = TARGETS[case]
@@ -174,6 +182,7 @@ def test_what_is_asked(project: Path, case: str) -> None:
     assert {name: settings["task"][name] for name in expected} == expected
 
 
+@SECOND
 def test_names_that_the_pipeline_or_json_has_are_changed_and_said(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,11 +192,13 @@ def test_names_that_the_pipeline_or_json_has_are_changed_and_said(
     assert "'split' is called 'split_' from here on" in capsys.readouterr().out
 
 
+@SECOND
 def test_the_file_s_words_stay_in_the_service(project: Path) -> None:
     _, settings = adopt(orders(returned=np.where(BACK, "Yes", "No")))
     assert settings["scope"]["service"]["spellings"]["returned"] == ["Yes"]
 
 
+@SECOND
 def test_without_a_time_no_date_is_invented(project: Path) -> None:
     table = orders().drop(columns=["placed"]).sort_values("returned")
     made, settings = adopt(table, target=["returned"])
@@ -195,6 +206,7 @@ def test_without_a_time_no_date_is_invented(project: Path) -> None:
     assert "2000" not in Path("conf/problem/orders.yaml").read_text().replace("rows: 2000", "")
 
 
+@SECOND
 def test_all_categories_and_a_single_text(project: Path) -> None:
     table = orders()[["kind", "returned"]].assign(shop=RNG.choice(list("abc"), N))
     assert adopt(table, "a.csv")[1]["heuristic"]["column"] in ("kind", "shop")
@@ -219,6 +231,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
 }  # fmt: skip
 
 
+@SECOND
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_adopted_is_told_and_leaves_nothing(project: Path, case: str) -> None:
     columns, wish, said = REFUSED[case]
@@ -229,6 +242,7 @@ def test_what_cannot_be_adopted_is_told_and_leaves_nothing(project: Path, case: 
     assert {file: file.read_bytes() for file in project.rglob("*") if file.is_file()} == before
 
 
+@SECOND
 def test_what_the_owner_corrected_stays(project: Path) -> None:
     adopt(orders())
     path = Path("conf/problem/orders.yaml")
@@ -243,12 +257,14 @@ def test_what_the_owner_corrected_stays(project: Path) -> None:
     assert "weight" not in settings["features"]["request"]
 
 
+@SECOND
 def test_costs_that_are_given_decide(project: Path) -> None:
     _, settings = adopt(orders(), costs={"missed": 10.0, "false_alarm": 1.0}, unit="EUR")
     assert settings["task"]["objective"] == "expected_cost" and settings["task"]["limits"][0]["metric"] == "saving"
     assert settings["task"]["costs"] == {"unit": "EUR", "false_alarm": 1.0, "missed": 10.0}
 
 
+@SECOND
 def test_a_person_on_a_terminal_is_asked(project: Path) -> None:
     """Through a real terminal: every question has a proposal, and an empty line takes it."""
     orders().to_csv("orders.csv", index=False)
@@ -278,6 +294,7 @@ def test_a_person_on_a_terminal_is_asked(project: Path) -> None:
     assert settings["task"]["fairness"][0]["column"] == "kind"
 
 
+@SECOND
 def test_a_script_says_what_is_asked_for(project: Path) -> None:
     orders().to_csv("orders.csv", index=False)
     command = [sys.executable, str(ROOT / "src"), "adopt", "orders.csv"]
