@@ -103,9 +103,7 @@ def adopt(
     ] = None,
     words: Annotated[list[str] | None, option("a column that stays text; may be given again")] = None,
     missing: Annotated[list[str] | None, option("COLUMN=WORD that means nothing is known; may be given again")] = None,
-    encoding: Annotated[str | None, option("of a text file, as in cp1252")] = None,
-    delimiter: Annotated[str | None, option("between the fields of a text file")] = None,
-    decimal: Annotated[str | None, option("the sign before a number's decimals")] = None,
+    read: Annotated[list[str] | None, option("how a text file is read, as in encoding=cp1252 or decimal=,")] = None,
     sheet: Annotated[str | None, option("of a workbook")] = None,
     table: Annotated[str | None, option("of a database")] = None,
     query: Annotated[str | None, option("of a database, instead of a table")] = None,
@@ -113,23 +111,26 @@ def adopt(
     force: Annotated[bool, option("make a problem again; what you changed in its file stays", "--force")] = False,
 ) -> None:
     """Make a problem of a table of your own: SOURCE -> data/sources/, conf/problem/NAME.yaml."""
-    given = {
-        "encoding": encoding,
-        "delimiter": delimiter,
-        "decimal": decimal,
-        "sheet": sheet,
-        "words": words,
-        "drop": drop,
-    }
+    given = {**dict(pairs("read", read)), "sheet": sheet, "words": words, "drop": drop}
     given |= {"times": dict(pairs("times", times)), "missing": grouped(pairs("missing", missing))}
     place = at("problems.adopt:Source")(source, table, query, {name: value for name, value in given.items() if value})
-    wish = at("problems.plan:Wish")(
-        target or [], as_of, kind, positive, key or [], cluster, drop or [], keep or [], prices(cost), unit, compare
+    said = (
+        target or [],
+        as_of,
+        kind,
+        positive,
+        key or [],
+        cluster,
+        drop or [],
+        keep or [],
+        prices(cost),
+        unit,
+        compare,
     )
     terminal = sys.stdin.isatty() and sys.stdout.isatty() and not yes
     if not (terminal or yes or target):
         raise FieldbookError("adopt: say --target COLUMN, or --yes to take what is proposed")
-    at("problems.adopt:main")(place, wish, name, force, prompt if terminal else None)
+    at("problems.adopt:main")(place, at("problems.plan:Wish")(*said), name, force, prompt if terminal else None)
 
 
 def prompt(question: str, hint: str, proposed: str) -> str:

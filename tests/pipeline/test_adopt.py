@@ -146,7 +146,7 @@ def test_the_order_of_rows_means_nothing_where_there_is_a_time(base: Project, pr
     [
         (["--name=other", "--target=nothing"], "--target 'nothing'"),
         (["--name=other", "--target=order", "--kind=multiclass"], "50 is the most"),
-        (["--name=other", "--target=sent_back", "--as-of=kind"], "not every row has a time there"),
+        (["--name=other", "--target=sent_back", "--as-of=kind"], "kind: its fields are no times"),
         (["--name=other", "--target=sent_back", "--positive=maybe"], "holds no, yes"),
         (["--target=sent_back"], "is there already"),
     ],

@@ -123,10 +123,7 @@ Turn = list[list[str]]  # of each worker, the stages it runs
 
 # %% ../../../notebooks/00_core/60_repro.ipynb #b011d981
 def deal(chains: Sequence[Sequence[str]], seconds: Mapping[str, float], jobs: int) -> Turn:
-    """Return what a process each runs: the chains, the longest first, and single stages, dealt to the workers.
-
-    A chain has a process of its own, so that whoever is free takes the next: how long it takes is not known beforehand.
-    Single stages are short, and share processes: each costs a second to start.
+    """Return what a process each runs: the chains, the longest first, and single stages, short ones, dealt to workers.
 
     Parameters
     ----------
@@ -137,9 +134,8 @@ def deal(chains: Sequence[Sequence[str]], seconds: Mapping[str, float], jobs: in
     workers: Turn = [[] for _ in range(jobs)]
     length = lambda stages: sum(expected(stage, seconds) for stage in stages)
     ordered = sorted(chains, key=length, reverse=True)
-    for chain in ordered:
-        if len(chain) == 1:
-            min(workers, key=length).extend(chain)
+    for chain in filter(lambda chain: len(chain) == 1, ordered):
+        min(workers, key=length).extend(chain)
     return [*(list(chain) for chain in ordered if len(chain) > 1), *(stages for stages in workers if stages)]
 
 # %% ../../../notebooks/00_core/60_repro.ipynb #4cca4b8c
