@@ -85,8 +85,8 @@ features:
     columns: [{names}]
 """
 
-# %% ../../../notebooks/problems/draft.ipynb #24e4d6a7
-BUCKETS = 256  # for the words of a text: some thousand different words share them, and most say little
+# %% ../../../notebooks/problems/draft.ipynb #84d0369c
+BUCKETS = ((5_000, 512), (None, 256))  # for the words of a text: up to so many rows, so many; more would take minutes
 
 # %% ../../../notebooks/problems/draft.ipynb #0636dbcd
 def settings_of(made: Plan, source: str, reading: dict[str, Any]) -> dict[str, Any]:
@@ -107,11 +107,12 @@ def fields(made: Plan, table: pd.DataFrame, zoned: set[str]) -> dict[str, dict[s
     columns = contract(table[made.request])
     return {name: {**column, **({"utc": True} if name in zoned else {})} for name, column in columns.items()}
 
-# %% ../../../notebooks/problems/draft.ipynb #fee74dcb
-def rules(made: Plan) -> dict[str, dict[str, Any]]:
-    """Return what is derived: of each text a bag of its words."""
+# %% ../../../notebooks/problems/draft.ipynb #ded57f07
+def rules(made: Plan, rows: int) -> dict[str, dict[str, Any]]:
+    """Return what is derived from a table of so many rows: of each text a bag of its words."""
     texts = [name for name in made.request if made.looks[name].role == "text"]
-    return {f"{name}_words": {"words": name, "buckets": BUCKETS} for name in texts}
+    buckets = next(buckets for most, buckets in BUCKETS if most is None or rows <= most)
+    return {f"{name}_words": {"words": name, "buckets": buckets} for name in texts}
 
 # %% ../../../notebooks/problems/draft.ipynb #227fbed2
 def seen(
@@ -169,7 +170,7 @@ def heuristic(made: Plan, examples: pd.DataFrame, columns: dict[str, np.ndarray]
     texts = {name for name, one in made.looks.items() if one.role == "text"}
     plain = {name: values for name, values in columns.items() if name not in texts}
     if not plain:  # a text alone: the rule goes by one of its words
-        known = TypeAdapter(dict[str, Derived]).validate_python(rules(made))
+        known = TypeAdapter(dict[str, Derived]).validate_python(rules(made, len(examples)))
         plain = {name: values for name, values in derive(columns, known).items() if name not in texts}
     value = made.question.framing["kind"] == "regression"
     rows = {name: values[learnt] for name, values in plain.items()}
@@ -197,7 +198,7 @@ def draft(
     seed : of the draw, where rows are split at random.
     """
     settings, framing = settings_of(made, source, reading), made.question.framing
-    request, derived = fields(made, table, zoned), rules(made)
+    request, derived = fields(made, table, zoned), rules(made, len(table))
     problem = Tabular(**settings)
     examples, columns = seen(made, table, problem, request)
     task = TypeAdapter(AnyFraming).validate_python(framing)

@@ -22,7 +22,7 @@ def treatment(made: Plan, one: Look) -> str:
     if one.name == made.as_of:
         return "time of the prediction"
     used = {
-        "text": "its words, counted in 256 buckets",
+        "text": "its words are counted",
         "time": "its weekday and time, and how far it lies from others",
     }
     return used.get(one.role, one.role) + (f" ({one.why})" if one.why and one.role != "text" else "")
