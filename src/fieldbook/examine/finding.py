@@ -47,7 +47,7 @@ class Leakage(Strict):
     instants: int = Field(2, ge=1)
     near: float = Field(0.01, gt=0, lt=1)
     group: str | None = None
-    tell: list[Literal["alone", "together"]] = []
+    tell: list[Literal["alone", "together", "duplicates"]] = []
     alone: float = Field(ge=0, le=1)
     together: float = Field(ge=0, le=1)
     future: float = Field(ge=0, le=1)

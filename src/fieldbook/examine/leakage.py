@@ -69,7 +69,7 @@ def gate(table: pd.DataFrame, tell: Sequence[str] = ()) -> None:
     """
     told = table["above"] & table["check"].isin(tell)
     for row in table[told].itertuples():
-        print(f"leakage: {row.check}: {row.column} tells {row.figure:.3g} of the target; is it known in time?")
+        print(f"leakage: {row.check}: {row.column}: {row.figure:.3g} is above {row.limit:g}: {row.why}")
     above = table[table["above"] & ~told]
     if above.empty:
         return

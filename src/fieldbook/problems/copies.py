@@ -17,16 +17,10 @@ __all__ = ['copies']
 def copies(rows: pd.DataFrame, ids: pd.Series) -> pd.Series:
     """Return for each row the first of the ids of the rows that are the same, its own if none is.
 
-    Rows are copies only where columns tell rows apart: two that hardly ever repeat a value, or one of long texts. Rows
-    of a few coarse columns are often the same by chance.
+    Rows are copies only where columns tell rows apart, so that most are unlike any other. Rows of a few coarse columns
+    are often the same by chance, and to keep them together would leave few to draw from.
     """
-    fine = [name for name in rows if rows[name].nunique() > len(rows) / 3]
-    long = [
-        name for name in fine if rows[name].dtype.kind not in "fiuM" and rows[name].astype(str).str.len().mean() > 20
-    ]
-    if len(fine) < 2 and not long:
-        return ids
     import pandas as pd
 
-    same = pd.util.hash_pandas_object(rows, index=False).to_numpy()
-    return ids.groupby(same).transform("min")
+    same = pd.util.hash_pandas_object(rows, index=False)
+    return ids if same.nunique() < len(rows) / 2 else ids.groupby(same.to_numpy()).transform("min")

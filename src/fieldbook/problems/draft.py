@@ -71,8 +71,8 @@ ingest:
 # {split_why}
 split:
 {split}
-# A column that tells nearly all does not stop the run, it is told: only you know whether it is known in time.
-leakage: {{tell: [alone, together]}}
+# A column that tells nearly all, or rows that are alike, do not stop the run, they are told: they may be honest.
+leakage: {{tell: [alone, together, duplicates]}}
 {evaluate}
 features:
   # What a caller sends. YOURS: take out what is not known yet at the time of the prediction; say with `why: "..."` what
