@@ -82,8 +82,8 @@ def missing_costs(task: AnyFraming, champion: str, figures: dict[str, Figures]) 
     if champion not in known:
         return f"{first}."
     cheapest = {ratio: min(known, key=lambda name: (known[name][f"{ratio}"], name != champion)) for ratio in RATIOS}
-    others = [f"at {ratio} times {name}" for ratio, name in cheapest.items() if name != champion]
-    would = f"would make {listed(others)} the cheapest" if others else f"would leave {champion} the cheapest"
+    others = [f"{name} the cheapest at {ratio} times" for ratio, name in cheapest.items() if name != champion]
+    would = f"would make {listed(others)}" if others else f"would leave {champion} the cheapest"
     ratios = f"{', '.join(map(str, RATIOS[:-1]))} or {RATIOS[-1]}"
     mistake = known[champion]["mistake"]
     return f"{first}. Costs of {ratios} times as much for {mistake} as for the other mistake {_then(task)}{would}."
