@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scratch import CHEAPER, Project, adopt, errors, settle
+from scratch import CHEAPER, Project, adopt, copy_project, errors, settle
 
 pytestmark = pytest.mark.slow
 MODELS = ["heuristic", "logistic"]
@@ -85,9 +85,10 @@ def test_no_date_is_on_card_or_pages(timeless: Project) -> None:
     assert "later than all that the models have seen" not in texts(timeless, "data/reports/index.html")
 
 
-def test_groups_on_both_sides_are_found(timeless: Project) -> None:
-    timeless.set("split", {"method": "random", "by": "row"})
-    done = timeless.run("dvc", "repro", "leakage")
+def test_groups_on_both_sides_are_found(timeless: Project, tmp_path: Path) -> None:
+    project = copy_project(timeless, tmp_path / "project")
+    project.set("split", {"method": "random", "by": "row"})
+    done = project.run("dvc", "repro", "leakage")
     assert done.returncode != 0 and "leakage: groups: cluster" in errors(done)[0] and "by: cluster" in errors(done)[0]
 
 

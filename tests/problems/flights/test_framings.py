@@ -31,7 +31,7 @@ def test_another_framing_is_one_word(scratch: Project, tmp_path: Path, framing: 
     try:
         for sample in manifest["samples"]:
             answer = server.client.post("/predict", json=sample["request"]).json()
-            always = {"also", "priority", "fallback", "model_version", "request_id", "unseen"}
+            always = {"also", "priority", "fallback", "model_version", "request_id", "unseen", "notes"}
             assert set(answer) == fields | always, answer
             assert {name: answer[name] for name in fields} == nearly(sample["answer"])
         counted = server.client.get("/metrics").text
