@@ -38,9 +38,12 @@ class Lean(BentoService):
         try:
             return Front(super().to_asgi(is_main))
         except Exception as error:
+            told = isinstance(error, FieldbookError | OSError)
+            if told:  # before the parent ends, for this process ends with it
+                print(f"fieldbook: {error}", file=sys.stderr, flush=True)
             os.kill(os.getppid(), FAILED)
-            if isinstance(error, FieldbookError | OSError):
-                _complain(error)
+            if told:
+                raise SystemExit(1) from None
             raise
 
     def on_load_bento(self, bento: Any) -> None:
