@@ -77,7 +77,7 @@ clean:  ## remove the environment, all outputs and DVC's cache; MLflow's record 
 	@git clean -fdXq data src tests notebooks
 
 # The lock is compared by content: a checkout changes times, not what is needed. Works offline once it has worked.
-env:
+env:  ## set up the environment; all other commands do it by themselves
 	@cmp -s requirements.lock .venv/requirements.lock || $(MAKE) --no-print-directory setup
 	@[ -L .venv ] || grep -qs "^relocatable = true" .venv/pyvenv.cfg || grep -qsF "$(CURDIR)/.venv" .venv/bin/activate || \
 	  { echo "fieldbook: .venv was set up in another folder, and its commands would run there: run make setup" >&2; exit 1; }
