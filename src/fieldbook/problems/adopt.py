@@ -206,7 +206,8 @@ def main(source: Source, wish: Wish, name: str | None = None, force: bool = Fals
         _tell(_decisions(made))
         zoned = {column for column in made.request if _has_zone(column, sentences)}
         usual, seed = reading.model_dump(exclude_defaults=True), yaml.safe_load(CONFIG.read_text()).get("seed", 0)
-        text = draft(made, table, chosen, fetched.source, usual, zoned, seed)
+        text, split = draft(made, table, chosen, fetched.source, usual, zoned, seed)
+        _tell([f"split: {split}"])
         write(path, text, CONFIG)
     except BaseException:
         if new:

@@ -185,8 +185,8 @@ def names_of(made: Plan, columns: dict[str, np.ndarray], derived: dict[str, Any]
 # %% ../../../notebooks/problems/draft.ipynb #b076c998
 def draft(
     made: Plan, table: pd.DataFrame, name: str, source: str, reading: dict[str, Any], zoned: set[str], seed: int
-) -> str:
-    """Return the text of `conf/problem/NAME.yaml`.
+) -> tuple[str, str]:
+    """Return the text of `conf/problem/NAME.yaml`, and how the rows are split, in a sentence.
 
     Parameters
     ----------
@@ -209,7 +209,7 @@ def draft(
         "key": made.key if made.key and not table.duplicated(made.key).any() else [],
         "columns": contract(table),
     }
-    return TEMPLATE.format(
+    text = TEMPLATE.format(
         origin=source,
         name=_quoted(name),
         problem=_yaml({"_target_": "fieldbook.problems.table.Tabular", **settings}, 2),
@@ -230,6 +230,7 @@ def draft(
         derive=_yaml(derived, 4),
         names=", ".join(map(_quoted, names_of(made, columns, derived))),
     )
+    return text, split_why
 
 # %% ../../../notebooks/problems/draft.ipynb #6ab1f51c
 def _metrics() -> list[str]:
