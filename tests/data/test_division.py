@@ -20,6 +20,8 @@ from fieldbook.problems.table import Tabular
 from fieldbook.scope.column import Column, Table
 from fieldbook.scope.framings import Multiclass, example
 
+pytestmark = pytest.mark.slow  # the notebooks' examples are in the first tier
+
 THREE: Multiclass = example("multiclass")
 SETTINGS = [Random(method="random"), Random(method="random", by="row", production=0), Cross(method="cross")]
 every_way = pytest.mark.parametrize("settings", SETTINGS, ids=["by cluster", "by row", "cross"])

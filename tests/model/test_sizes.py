@@ -18,6 +18,8 @@ from fieldbook.model.sample import AllRows
 from fieldbook.model.train import Recipe, learn, predict
 from fieldbook.scope.framings import example
 
+pytestmark = pytest.mark.slow  # the notebooks' examples are in the first tier
+
 CONF = Path(__file__).parents[2] / "conf/model"
 FREE = {"objective": "log_loss", "costs": {"unit": "mistakes", "given": False, "false_alarm": 1, "missed": 1}}
 
@@ -39,7 +41,7 @@ def table_of(rows: int, seed: int = 0) -> pd.DataFrame:
     return table.assign(label=(told > np.quantile(told, 0.75)).astype(float), cluster=[str(row) for row in range(rows)])
 
 
-@pytest.mark.parametrize("name", ["heuristic", "logistic", "boosting", pytest.param("network", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["heuristic", "logistic", "boosting", "network"])
 def test_few_rows_are_enough_to_learn_something(name: str) -> None:
     """On 192 rows every model is better than answering the same for everybody; its graph says the same."""
     table, held = table_of(192), table_of(2000, seed=1)

@@ -21,6 +21,8 @@ from fieldbook.problems.fetch import fetch
 from fieldbook.problems.reading import read
 from fieldbook.problems.recognise import recognise
 
+pytestmark = pytest.mark.slow  # the notebooks' examples are in the first tier
+
 SECRET = "s3cr:et@word"
 SETUP = f"""
 CREATE ROLE ann LOGIN PASSWORD '{SECRET}';
@@ -79,7 +81,6 @@ def postgres() -> Iterator[str]:
         shutil.rmtree(home)
 
 
-@pytest.mark.slow  # PostgreSQL takes seconds to set up
 def test_a_table_of_postgres_becomes_a_snapshot(postgres: str, tmp_path: Path) -> None:
     fetched = fetch(postgres, tmp_path, table="orders")
     assert fetched.source == f"{tmp_path}/orders.parquet" and "3 rows" in fetched.sentences[0]
@@ -93,7 +94,6 @@ def test_a_table_of_postgres_becomes_a_snapshot(postgres: str, tmp_path: Path) -
     assert not any(b"s3cr" in path.read_bytes() for path in tmp_path.iterdir())
 
 
-@pytest.mark.slow  # PostgreSQL takes seconds to set up
 def test_a_query_and_a_password_from_the_environment(
     postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,7 +104,6 @@ def test_a_query_and_a_password_from_the_environment(
     assert fetched.source.endswith("few.parquet") and read(fetched.source).kind.tolist() == ["Möbel"]
 
 
-@pytest.mark.slow  # PostgreSQL takes seconds to set up
 def test_what_a_database_refuses_is_one_line_without_the_password(postgres: str, tmp_path: Path) -> None:
     for source, more, said in (
         (postgres.replace("s3cr", "wrong"), {"table": "orders"}, "password authentication failed"),
@@ -119,7 +118,6 @@ def test_what_a_database_refuses_is_one_line_without_the_password(postgres: str,
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow  # PostgreSQL takes seconds to set up
 def test_names_of_any_kind_and_columns_that_hold_several_values(postgres: str) -> None:
     owner = postgres.replace(postgres.partition("//")[2].partition("@")[0], "owner:of the owner".replace(" ", "%20"))
     with pytest.raises(FieldbookError, match="column 'tags' holds lists.*--drop"):

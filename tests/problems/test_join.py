@@ -18,6 +18,8 @@ from fieldbook.problems.table import Tabular
 from fieldbook.scope.column import Table
 from fieldbook.scope.problem import build_problem
 
+pytestmark = pytest.mark.slow  # the notebooks' examples are in the first tier
+
 ORDERS = 400
 CONTRACTS = {
     "rows": Table(
@@ -134,7 +136,6 @@ def test_names_that_clash_are_told(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.slow
 def test_two_tables_go_through_the_pipeline(tmp_path: Path) -> None:
     """From two files to features, with the leakage suite behind them; a source elsewhere is refused."""
     project: Project = copy_tree(tmp_path / "project", ["logistic"])
