@@ -23,8 +23,6 @@ from fieldbook.problems.fetch import fetch
 from fieldbook.problems.reading import Reading, read
 from fieldbook.problems.recognise import Unclear, recognise
 
-pytestmark = pytest.mark.slow  # the notebooks' examples are in the first tier
-
 ROWS = [  # order_id, placed, amount, kind
     ("1", "2024-12-31T18:30", 1234.5, "shoes"),
     ("2", "2024-12-30T08:05", 3.25, "books"),
