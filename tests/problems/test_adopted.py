@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from scratch import shop
 
 from fieldbook import FieldbookError
 from fieldbook.problems.adopt import Source, main
@@ -31,19 +32,9 @@ SECOND = (
 
 
 def orders(**columns: Any) -> pd.DataFrame:
-    """Return hourly orders; whether one is returned depends on amount and kind."""
-    rng = np.random.default_rng(11)
-    amount, kind = rng.gamma(2, 20, N).round(2), rng.choice(["shoes", "books", "tools"], N)
-    back = rng.random(N) < 1 / (1 + np.exp(1.5 - 0.03 * amount - (kind == "shoes")))
-    table = {
-        "order_id": np.arange(N),
-        "placed": pd.date_range("2024-01-01", periods=N, freq="h").strftime("%Y-%m-%dT%H:%M"),
-        "amount": amount,
-        "kind": kind,
-        "weight": np.where(rng.random(N) < 0.1, np.nan, rng.normal(2, 0.5, N).round(2)),
-        "returned": np.where(back, "yes", "no"),
-    }
-    return pd.DataFrame(table | columns)
+    """Return the shop's hourly orders, with columns that replace its own or are added."""
+    names = {"order": "order_id", "price": "amount", "sent_back": "returned"}
+    return shop().head(N).rename(columns=names).assign(**columns)
 
 
 BACK = (orders().returned == "yes").to_numpy()
