@@ -1327,6 +1327,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'fieldbook/package/reference.py'),
                                              'fieldbook.package.reference.Unrest': ( '08_package/reference.html#unrest',
                                                                                      'fieldbook/package/reference.py'),
+                                             'fieldbook.package.reference.graded': ( '08_package/reference.html#graded',
+                                                                                     'fieldbook/package/reference.py'),
                                              'fieldbook.package.reference.read_reference': ( '08_package/reference.html#read_reference',
                                                                                              'fieldbook/package/reference.py')},
             'fieldbook.package.seen': { 'fieldbook.package.seen.Seen': ('08_package/seen.html#seen', 'fieldbook/package/seen.py'),

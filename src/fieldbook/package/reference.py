@@ -9,15 +9,17 @@ import json
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from pydantic import ValidationError
 
 from .. import FieldbookError
 from ..core.strict import Strict, explain
 from .bins import Bins
 from ..scope.column import Condition
+from ..scope.framing import CERTAIN, Framing
 
 # %% auto #0
-__all__ = ['Unrest', 'Stream', 'Bands', 'Sampled', 'Slice', 'Reference', 'read_reference']
+__all__ = ['Unrest', 'Stream', 'Bands', 'graded', 'Sampled', 'Slice', 'Reference', 'read_reference']
 
 # %% ../../../notebooks/08_package/26_reference.ipynb #baf50226
 class Unrest(Strict):
@@ -75,6 +77,27 @@ class Bands(Strict):
     spread: list[float]
     events: dict[str, list[float]]
     outputs: dict[str, list[float]]
+
+# %% ../../../notebooks/08_package/26_reference.ipynb #5a1ed0c1
+def graded(task: Framing, outputs: np.ndarray) -> np.ndarray:
+    """Return the number that answers are put into bands by, (rows,): what the answer itself expects to lose.
+
+    A value has no say about its doubt, and is graded by itself.
+
+    Parameters
+    ----------
+    task : the framing.
+    outputs : (rows, columns).
+    """
+    if task.value:
+        return outputs[:, 0]
+    if not task.costs.given:
+        p = np.clip(outputs, CERTAIN, 1 - CERTAIN)
+        entropy = -(p * np.log(p)).sum(axis=1)
+        return entropy if task.exclusive else entropy - ((1 - p) * np.log1p(-p)).sum(axis=1)
+    if task.several:
+        return sum(graded(one, p[:, None]) for one, p in zip(task.each, outputs.T))
+    return (task.would_cost(outputs) * task.shares(outputs)).sum(axis=1)
 
 # %% ../../../notebooks/08_package/26_reference.ipynb #d9434070
 class Sampled(Strict):
