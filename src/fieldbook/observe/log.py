@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # %% auto #0
-__all__ = ['Log', 'now', 'left', 'mend', 'conceal', 'digest', 'compact', 'read', 'view', 'outcomes']
+__all__ = ['Log', 'now', 'left', 'mend', 'conceal', 'digest', 'compact', 'read', 'files', 'view', 'outcomes', 'answered']
 
 # %% ../../../notebooks/09_observe/10_log.ipynb #01369692
 class Log:
@@ -233,12 +233,13 @@ def read(folder: Path, name: str = "predictions") -> pd.DataFrame:
     """Return a log as a table: one row a line, in the order of time, nested fields as columns `inputs.NAME`."""
     import pandas as pd
 
-    rows = [row for path in _files(folder, name) for row in _read(path)]
+    rows = [row for path in files(folder, name) for row in _read(path)]
     table = pd.json_normalize(rows)
     return table.sort_values("time", kind="stable", ignore_index=True) if len(table) else table
 
 # %% ../../../notebooks/09_observe/10_log.ipynb #2b93ccce
-def _files(folder: Path, name: str) -> list[Path]:
+def files(folder: Path, name: str) -> list[Path]:
+    """Return the files of a log; of one that is being compacted, the compacted one."""
     lines, tables = (sorted(folder.glob(f"{name}-*.{kind}")) for kind in ("jsonl", "parquet"))
     both = {path.stem for path in folder.glob(f"{name}-*.parquet")}
     return sorted([*(path for path in lines if path.stem not in both), *(folder / f"{stem}.parquet" for stem in both)])
@@ -254,8 +255,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
 # %% ../../../notebooks/09_observe/10_log.ipynb #f9671959
 def view(folder: Path, name: str = "predictions") -> str:
     """Return what DuckDB selects from to see a log, as in `duckdb.execute(f"SELECT count(*) FROM {view(logs)}")`."""
-    files = _files(folder, name)
-    lines, tables = ([str(path) for path in files if path.suffix == kind] for kind in (".jsonl", ".parquet"))
+    found = files(folder, name)
+    lines, tables = ([str(path) for path in found if path.suffix == kind] for kind in (".jsonl", ".parquet"))
     options = "format = 'newline_delimited', ignore_errors = true, union_by_name = true"
     parts = [f"SELECT * FROM read_json({lines}, {options})"] if lines else []
     parts += [f"SELECT * FROM read_parquet({tables}, union_by_name = true)"] if tables else []
@@ -276,7 +277,7 @@ def outcomes(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         feedback = pd.DataFrame({"request_id": pd.Series(dtype=object), "outcome": None, "time": None})
     if predictions.empty:
         return predictions, feedback
-    row = _answered(predictions, feedback)
+    row = answered(predictions, feedback)
     known, of_row = feedback[row >= 0], row[row >= 0]
     last = known[["outcome", "time"]].set_axis(["outcome", "outcome_time"], axis=1).groupby(of_row).tail(1)
     last.index = of_row[last.index]
@@ -285,7 +286,7 @@ def outcomes(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     return joined, feedback[row < 0].reset_index(drop=True)
 
 # %% ../../../notebooks/09_observe/10_log.ipynb #6e78461e
-def _answered(predictions: pd.DataFrame, feedback: pd.DataFrame) -> pd.Series:
+def answered(predictions: pd.DataFrame, feedback: pd.DataFrame) -> pd.Series:
     """Return for each outcome the row of the prediction it belongs to, or -1."""
     import pandas as pd
 
