@@ -1214,6 +1214,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'fieldbook.package.bins.Bins.count': ( '08_package/bins.html#bins.count',
                                                                                'fieldbook/package/bins.py'),
                                         'fieldbook.package.bins.Bins.size': ('08_package/bins.html#bins.size', 'fieldbook/package/bins.py'),
+                                        'fieldbook.package.bins._little': ('08_package/bins.html#_little', 'fieldbook/package/bins.py'),
                                         'fieldbook.package.bins._ranges': ('08_package/bins.html#_ranges', 'fieldbook/package/bins.py'),
                                         'fieldbook.package.bins._words': ('08_package/bins.html#_words', 'fieldbook/package/bins.py'),
                                         'fieldbook.package.bins.bins_of_numbers': ( '08_package/bins.html#bins_of_numbers',
