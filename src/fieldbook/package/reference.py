@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import ValidationError, model_serializer, model_validator
 
 from .. import FieldbookError
 from ..core.strict import Strict, explain
@@ -46,6 +46,15 @@ class Unrest(Strict):
     mean_most: float = 0.0
     shape_most: float = 0.0
     missing_most: float = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_file(cls, content: Any) -> Any:
+        return dict(zip(cls.model_fields, content)) if isinstance(content, list) else content
+
+    @model_serializer
+    def _to_a_file(self) -> list[float | None]:
+        return [getattr(self, name) for name in type(self).model_fields]  # there may be thousands in a file
 
 # %% ../../../notebooks/08_package/26_reference.ipynb #787a725c
 class Stream(Strict):
