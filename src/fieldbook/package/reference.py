@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import ValidationError, model_serializer, model_validator
 
 from .. import FieldbookError
 from ..core.strict import Strict, explain
@@ -30,11 +30,31 @@ class Unrest(Strict):
     windows : of this length, in the rows of the reference; 0 where nothing is known of them.
     mean : standard deviation of a window's mean rank (0 to 1) between windows of any number of rows.
     shape : by how much the chi-square of a window's shares exceeds its degrees of freedom, for each row in the window.
+    spread : standard deviation of that between windows.
+    missing : standard deviation of the share that is missing.
+    degrees : of freedom of the t distribution with tails as heavy, and that knows as little; None for windows less one.
+    mean_most, shape_most, missing_most : how far the mean rank of a window lay from 0.5, how high its excess was, and
+        which share was missing, at most.
     """
 
     windows: int
     mean: float
     shape: float
+    spread: float = 0.0
+    missing: float = 0.0
+    degrees: float | None = None
+    mean_most: float = 0.0
+    shape_most: float = 0.0
+    missing_most: float = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_file(cls, content: Any) -> Any:
+        return dict(zip(cls.model_fields, content)) if isinstance(content, list) else content
+
+    @model_serializer
+    def _to_a_file(self) -> list[float | None]:
+        return [getattr(self, name) for name in type(self).model_fields]  # there may be thousands in a file
 
 # %% ../../../notebooks/08_package/26_reference.ipynb #787a725c
 class Stream(Strict):
