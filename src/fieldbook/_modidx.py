@@ -2107,6 +2107,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'fieldbook/scope/settings.py'),
                                           'fieldbook.scope.settings.main': ('01_scope/settings.html#main', 'fieldbook/scope/settings.py'),
                                           'fieldbook.scope.settings.read': ('01_scope/settings.html#read', 'fieldbook/scope/settings.py')},
+            'fieldbook.scope.shares': { 'fieldbook.scope.shares._checked': ('01_scope/shares.html#_checked', 'fieldbook/scope/shares.py'),
+                                        'fieldbook.scope.shares.correct': ('01_scope/shares.html#correct', 'fieldbook/scope/shares.py')},
             'fieldbook.select.audit': { 'fieldbook.select.audit.Audit': ('07_select/audit.html#audit', 'fieldbook/select/audit.py'),
                                         'fieldbook.select.audit._moved': ('07_select/audit.html#_moved', 'fieldbook/select/audit.py'),
                                         'fieldbook.select.audit.droppable': ('07_select/audit.html#droppable', 'fieldbook/select/audit.py'),
