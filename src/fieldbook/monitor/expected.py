@@ -78,7 +78,7 @@ def sample_of(reference: Reference) -> tuple[dict[str, np.ndarray], np.ndarray, 
 
 # %% ../../../notebooks/12_monitor/48_expected.ipynb #adc7bc1a
 def happened(reference: Reference, task: AnyFraming, column: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return in how many rows of each bin of a column's score its event happened, and how many rows there are, (bins,).
+    """Return in how many rows of each bin of a score its event happened, and how many rows there are, (bins,).
 
     Several labels of one row stand side by side in the word of an outcome. None where the reference does not know.
     """
