@@ -86,6 +86,9 @@ def _conflicts(settings: dict[str, Any]) -> list[Fault]:
             faults.append(Fault(("scope", "service", "steady", "by"), rule))
         if kind not in ("binary", "multiclass"):
             faults.append(Fault(("scope", "service", "steady"), f"a {kind} answer has no decision to be kept"))
+    if scope["service"].get("explore") and kind not in ("binary", "multiclass"):
+        rule = f"a {kind} answer has no single decision to be drawn: set it to null"
+        faults.append(Fault(("scope", "service", "explore"), rule))
     for name in settings["features"]["request"]:
         if re.search(r'[\x00-\x1f"\\]', name):
             rule = "a field of a request has no quotes, backslashes or line breaks in its name: rename it in the source"

@@ -13,7 +13,7 @@ from ..core.strict import Strict
 from .framings import AnyFraming
 
 # %% auto #0
-__all__ = ['Stakeholder', 'Steady', 'Service', 'Scope', 'Combine', 'Heuristic']
+__all__ = ['Stakeholder', 'Steady', 'Explore', 'Service', 'Scope', 'Combine', 'Heuristic']
 
 # %% ../../../notebooks/01_scope/50_promise.ipynb #669d7131
 class Stakeholder(Strict):
@@ -32,6 +32,12 @@ class Steady(Strict):
     by: list[str] = Field(min_length=1)
     margin: float = Field(gt=0, lt=1)
 
+# %% ../../../notebooks/01_scope/50_promise.ipynb #4533ea78
+class Explore(Strict):
+    """For a `share` of the rows the decision is drawn by lot, each word alike, and the answer says so."""
+
+    share: float = Field(gt=0, le=1)
+
 # %% ../../../notebooks/01_scope/50_promise.ipynb #8dbb91c8
 class Service(Strict):
     """What callers may count on, also on a bad day.
@@ -46,6 +52,7 @@ class Service(Strict):
     segment_mib, segment_minutes : size and age at which the log begins a new file.
     drain_seconds : how long requests are still answered after SIGTERM.
     steady : whom answers are kept for, if for anyone.
+    explore : the share of decisions that are drawn by lot, if any.
     spellings : how callers may write what came of a prediction, beside the framing's own word: by that word, the texts
         that the owner's file has for it.
     """
@@ -60,6 +67,7 @@ class Service(Strict):
     segment_minutes: float = Field(60.0, gt=0)
     drain_seconds: float = Field(1.0, ge=0)
     steady: Steady | None = None
+    explore: Explore | None = Field(None, exclude_if=lambda explore: explore is None)
     spellings: dict[str, list[str]] = {}
 
 # %% ../../../notebooks/01_scope/50_promise.ipynb #7d803fb8

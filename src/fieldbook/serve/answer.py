@@ -23,7 +23,7 @@ from .contract import struct
 
 # %% auto #0
 __all__ = ['TEXT', 'PARTS', 'BY_FALLBACK', 'Outputs', 'Part', 'decided', 'beside', 'weighed', 'fallback', 'version', 'unseen',
-           'notes', 'kept', 'request_id', 'AnswerType', 'Answers', 'outputs_of']
+           'notes', 'kept', 'explored', 'request_id', 'AnswerType', 'Answers', 'outputs_of']
 
 # %% ../../../notebooks/10_serve/10_answer.ipynb #1eee2c48
 class Outputs(NamedTuple):
@@ -148,13 +148,23 @@ def kept(manifest: Manifest) -> Part | None:
     part = Part({"kept": schema}, lambda outputs: {"kept": [False] * outputs.rows})
     return part if manifest.service.steady else None
 
+# %% ../../../notebooks/10_serve/10_answer.ipynb #e3a70c5b
+def explored(manifest: Manifest) -> Part | None:
+    """Return whether the decision was drawn by lot; None where the scope does not ask for it."""
+    schema = {
+        "type": "boolean",
+        "description": "whether the decision was drawn by lot, instead of following from the model",
+    }
+    part = Part({"explored": schema}, lambda outputs: {"explored": [False] * outputs.rows})
+    return part if manifest.service.explore else None
+
 # %% ../../../notebooks/10_serve/10_answer.ipynb #82c4cf3e
 def request_id(manifest: Manifest) -> Part:
     """Return the id by which answer, log and outcome belong together; the service knows it."""
     return Part({"request_id": TEXT}, lambda outputs: {"request_id": [""] * outputs.rows})
 
 # %% ../../../notebooks/10_serve/10_answer.ipynb #6a966222
-PARTS = (decided, beside, weighed, fallback, version, unseen, notes, kept, request_id)
+PARTS = (decided, beside, weighed, fallback, version, unseen, notes, kept, explored, request_id)
 
 # %% ../../../notebooks/10_serve/10_answer.ipynb #45652ea6
 class AnswerType:
@@ -258,6 +268,12 @@ class Answers:
     def keep(self, row: int, decision: str) -> None:
         """Answer a row with an earlier decision."""
         self.columns["decision"][row], self.columns["kept"][row] = decision, True
+
+    def explore(self, row: int, decision: str) -> None:
+        """Answer a row with a decision that was drawn."""
+        self.columns["decision"][row], self.columns["explored"][row] = decision, True
+        if "kept" in self.columns:
+            self.columns["kept"][row] = False
 
     def name(self, request: str, listed: bool) -> None:
         """Give the answers their ids: the request's own, or in a list /0, /1 ... behind it."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -50,7 +50,10 @@ def _answer(worker: Worker, call: Call, body: bytes) -> Answer:
         worker.seldom.warn("the fallback answered", worker.servable.failed, reason=reason)
     subjects = worker.memory.keep(request.columns, answers) if worker.memory else repeat(None)
     answers.name(call.id, request.listed)
-    if not worker.logged(call, worker.log, _rows(worker, call, request, answers, subjects)):
+    more = [worker.explorer.draw(answers)] if worker.explorer else []
+    if worker.servable.corrected:
+        more.append(repeat(worker.servable.corrected.shares))
+    if not worker.logged(call, worker.log, _rows(worker, call, request, answers, [subjects, *more])):
         return failure(call, 503, "the prediction log cannot be written; no prediction is given")
     counters.count_answers(request.columns, answers)
     records = answers.records()
@@ -59,11 +62,11 @@ def _answer(worker: Worker, call: Call, body: bytes) -> Answer:
 
 # %% ../../../notebooks/10_serve/55_predict.ipynb #344fba7e
 def _rows(
-    worker: Worker, call: Call, request: Request, answers: Answers, subjects: Iterable[str | None]
+    worker: Worker, call: Call, request: Request, answers: Answers, more: Sequence[Iterable[Any]]
 ) -> list[Struct]:
-    """Return the rows of the log: what was answered, to what, when, by which model."""
+    """Return the rows of the log: what was answered, to what, when, by which model, and `more` columns."""
     records: list[Any] = request.records
     if worker.contract.private:
         records = [conceal(msgspec.to_builtins(record), worker.contract.private, worker.key) for record in records]
     common = repeat(now()), repeat(worker.servable.manifest.lineage.id), repeat(call.trace and call.trace.id)
-    return list(map(worker.row, *common, subjects, *answers.columns.values(), records))
+    return list(map(worker.row, *common, *more, *answers.columns.values(), records))

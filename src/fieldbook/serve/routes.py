@@ -56,8 +56,10 @@ HTML = b"text/html; charset=utf-8"
 
 # %% ../../../notebooks/10_serve/60_routes.ipynb #6c82acd9
 async def model(worker: Worker, call: Call) -> Answer:
-    """Answer `GET /model`: the manifest."""
-    return Answer(200, ENCODE(worker.servable.manifest.model_dump(mode="json")))
+    """Answer `GET /model`: the manifest, and to which shares its probabilities are corrected, if they are."""
+    corrected = worker.servable.corrected
+    shares = {"shares": corrected.shares} if corrected else {}
+    return Answer(200, ENCODE(worker.servable.manifest.model_dump(mode="json") | shares))
 
 # %% ../../../notebooks/10_serve/60_routes.ipynb #3162710d
 async def card(worker: Worker, call: Call) -> Answer:
@@ -68,7 +70,8 @@ async def card(worker: Worker, call: Call) -> Answer:
 # %% ../../../notebooks/10_serve/60_routes.ipynb #620396e0
 async def last_hour(worker: Worker, call: Call) -> Answer:
     """Answer `GET /dashboard`: the last hour, for people."""
-    written = dashboard.page(worker.servable.manifest.name).encode()
+    name, corrected = worker.servable.manifest.name, worker.servable.corrected
+    written = dashboard.page(f"{name} (probabilities corrected to {corrected.words})" if corrected else name).encode()
     headers = [(name.encode(), value.encode()) for name, value in dashboard.HEADERS.items()]
     return Answer(200, written, HTML, headers)
 

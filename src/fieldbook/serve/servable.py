@@ -22,6 +22,7 @@ from ..package.manifest import read_manifest, verified
 from ..scope.problem import build_problem
 from .answer import Answers, AnswerType, Outputs
 from .contract import Contract, Request
+from .corrected import corrected
 
 # %% auto #0
 __all__ = ['TOGETHER', 'Graph', 'Watch', 'Unanswered', 'Servable']
@@ -95,12 +96,14 @@ class Servable:
     Parameters
     ----------
     folder : holds graphs and manifest, as stage `package` leaves them.
+    shares : of today's outcomes, as `FIELDBOOK_SHARES` has them, to which probabilities are corrected; none if empty.
 
     Attributes
     ----------
     manifest : what the pipeline says of it.
     contract : the fields of a request.
     kind : what an answer holds.
+    corrected : what corrects the probabilities of the framing that is asked, or None.
     card : the model card as a page; empty if it came without one.
     failed : what the model raised last, for whoever keeps the log.
 
@@ -112,7 +115,7 @@ class Servable:
 
     failed: Exception | None = None
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, shares: str = "") -> None:
         self.manifest = manifest = read_manifest(folder)
         columns = len(manifest.framing.task.columns)
         self.name, self.model = manifest.framing.name, Graph(folder / "model.onnx", manifest.lineage.graph, columns)
@@ -125,6 +128,7 @@ class Servable:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.beside = ThreadPoolExecutor(len(self.also)) if self.also and cores > 1 else None
         self.watch = Watch(manifest.service.budget_ms / 1000 / 8)
+        self.corrected = corrected(shares, manifest.framing.task, folder)
         card = folder / "card.html"
         self.card = card.read_text() if card.exists() else ""
 
@@ -147,6 +151,8 @@ class Servable:
         """
         features = self.features(request)
         outputs, reason = self._outputs(matrices(features, self.numeric, self.categorical), deadline)
+        if self.corrected:
+            outputs[self.name] = self.corrected(outputs[self.name])
         return self.kind.answers(Outputs(outputs, reason, features, request))
 
     def predict(self, request: Request, deadline: float | None = None) -> list[dict[str, Any]]:

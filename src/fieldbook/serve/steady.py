@@ -66,7 +66,7 @@ class Memory:
             if len(rows) > self.most:
                 break
         for row in rows:
-            if row.subject and row.fallback is None and not row.kept:
+            if row.subject and row.fallback is None and not row.kept and not row.explored:
                 self._remember(row.subject, row.decision, row.model_version)
 
     def _remember(self, subject: str, decision: str, version: str) -> None:
@@ -83,4 +83,5 @@ class _Decided(msgspec.Struct):
     model_version: str = ""
     subject: str | None = None
     kept: bool = False
+    explored: bool = False
     fallback: str | None = None

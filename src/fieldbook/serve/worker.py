@@ -20,7 +20,10 @@ from . import secret
 from .admission import Admission
 from .call import Answer, Call, failure
 from .contract import Refused
+from .corrected import VARIABLE
+from .explore import Explorer
 from .outcome import Outcomes
+from .refusals import Refusals
 from .servable import Servable
 from .steady import Memory
 
@@ -42,7 +45,7 @@ class Worker:
     """
 
     def __init__(self, champion: Path, logs: Path) -> None:
-        self.servable = Servable(champion)
+        self.servable = Servable(champion, os.environ.get(VARIABLE, ""))
         manifest = self.servable.manifest
         self.service, self.contract = manifest.service, self.servable.contract
         self.budget = self.service.budget_ms / 1000
@@ -54,7 +57,10 @@ class Worker:
         self.collector = Collector(manifest.name) if "OTEL_EXPORTER_OTLP_ENDPOINT" in os.environ else None
         self.history = dashboard.follow()
         self.outcomes = Outcomes(manifest.framing.task, self.service.spellings, self.service.rows)
-        self.row = self.servable.kind.struct("Row", ["time", "lineage", "trace_id", "subject"], ["inputs"])
+        self.explorer = Explorer(self.service.explore, manifest.framing.task.words) if self.service.explore else None
+        self.refusals = Refusals(logs)
+        more = ["propensity"] * bool(self.explorer) + ["shares"] * bool(self.servable.corrected)
+        self.row = self.servable.kind.struct("Row", ["time", "lineage", "trace_id", "subject", *more], ["inputs"])
         counters.expect(self.contract.request, self.servable.categorical, manifest.framing.task.words)
         counters.MODEL.labels(manifest.version, manifest.lineage.id, manifest.model).set(1)
 
@@ -67,6 +73,7 @@ class Worker:
 
     def logged(self, call: Call, log: Log, rows: Sequence[Any]) -> bool:
         """Write rows to a log; return whether the caller may be answered."""
+        self.refusals.flush()
         try:
             log.write(rows)
         except OSError as error:
@@ -80,9 +87,12 @@ class Worker:
 
     def refused(self, call: Call, refusal: Refused) -> Answer:
         """Return the answer to what was refused."""
-        for fault in refusal.detail or [{"field": "(body)"}] if refusal.status in (413, 422) else ():
-            known = fault["field"] in self.contract.request
-            TALLIES.add(counters.REFUSED, 1, fault["field"] if known else "(other)")  # callers must not invent labels
+        faults = refusal.detail or [{"field": "(body)"}] if refusal.status in (413, 422) else ()
+        known = [fault["field"] if fault["field"] in self.contract.request else "(other)" for fault in faults]
+        for field in known:  # callers must not invent labels
+            TALLIES.add(counters.REFUSED, 1, field)
+        if call.scope.get("path") == "/predict":
+            self.refusals.add(refusal.status, known[0] if known else "")
         if refusal.status == 429:
             self.seldom.warn("requests are shed", pace_ms=round(self.admission.pace * 1000, 3))
         answer = failure(call, refusal.status, refusal.message, refusal.detail)
@@ -94,5 +104,6 @@ class Worker:
         """Close what is open."""
         self.log.close()
         self.feedback_log.close()
+        self.refusals.close()
         if self.collector:
             self.collector.close()
