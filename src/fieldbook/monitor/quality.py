@@ -15,7 +15,8 @@ from ..package.judge import judge_all
 from ..package.reference import Reference, Stream
 
 # %% auto #0
-__all__ = ['COMMON', 'fields', 'gone', 'longest', 'frozen', 'outside', 'new_words', 'digests', 'twice', 'doubles', 'quality']
+__all__ = ['COMMON', 'fields', 'gone', 'longest', 'repeats', 'frozen', 'outside', 'new_words', 'digests', 'twice', 'doubles',
+           'quality']
 
 # %% ../../../notebooks/12_monitor/30_quality.ipynb #e76d1734
 def fields(reference: Reference, rows: Rows) -> dict[str, Stream]:
@@ -33,7 +34,8 @@ def gone(reference: Reference, rows: Rows, window: str, notice: Notice) -> list[
         low, now, high = share(count, len(rows), notice.confidence)
         before = now - one.missing
         if one.missing_surprise < notice.least(len(streams)) and low - before > one.missing_usual + notice.share:
-            words = f"{now:.1%} of {name} is missing; {before:.1%} was in training, {before + one.missing_usual:.1%} at most."
+            most = before + one.missing_usual
+            words = f"{now:.1%} of {name} is missing; {before:.1%} was in training, {most:.1%} at most."
             effect, kind = (low - before, one.missing, high - before), "missing field"
             common = {"layer": "quality", "kind": kind, "stream": name, "unit": "share of rows"}
             found.append(
@@ -63,22 +65,14 @@ def longest(values: np.ndarray) -> tuple[int, int]:
     place = int(lengths.argmax())
     return int(begins[place]), int(lengths[place])
 
-# %% ../../../notebooks/12_monitor/30_quality.ipynb #923c28fe
-def _by_chance(values: np.ndarray, start: int, length: int, share_of: float, again: float) -> float:
-    """Return the probability of such a run: from the share of the value, and of rows that repeat the one before."""
-    rest = np.concatenate([values[:start], values[start + length :]])
-    repeats = float((rest[1:] == rest[:-1]).mean()) if len(rest) >= 50 else 0.0
-    rate = min(max(share_of, again, repeats), 0.999)
-    return min(1.0, len(values) * rate ** (length - 1))
+# %% ../../../notebooks/12_monitor/30_quality.ipynb #a46da687
+def repeats(one: Stream) -> float:
+    """Return the chance that a row has the value of the one before it."""
+    known = np.array(one.counts[1:], dtype=float)
+    total = max(known.sum(), 2.0)
+    return float(total ** (-1 / one.run)) if one.run else float(((known / total) ** 2).sum())
 
-# %% ../../../notebooks/12_monitor/30_quality.ipynb #903c310e
-def _still(one: Stream, hours: float) -> bool:
-    """Return whether spans of such a length had mostly one value in training, as a date has within a day."""
-    lengths = [key for key in one.unrest if int(key) <= max(hours, 1.0) * 1.1]
-    level = one.unrest[max(lengths, key=int)].shape if lengths else 0.0
-    return level >= 0.5 * (np.count_nonzero(one.counts) - 1)
-
-# %% ../../../notebooks/12_monitor/30_quality.ipynb #47880dde
+# %% ../../../notebooks/12_monitor/30_quality.ipynb #33e7b2c2
 def frozen(reference: Reference, rows: Rows, window: str, notice: Notice) -> list[Symptom]:
     """Return fields that had one value for longer than chance allows."""
     streams, found = fields(reference, rows), []
@@ -88,27 +82,17 @@ def frozen(reference: Reference, rows: Rows, window: str, notice: Notice) -> lis
         start, length = longest(values)
         if length < max(notice.share * len(rows), 10):
             continue
-        shares = np.array(one.counts[1:], dtype=float) / max(sum(one.counts[1:]), 1)
-        of_value = float(shares[rows.codes[name][known[start]] - 1])
-        begins, ends = rows.time[known[[start, start + length - 1]]]
-        hours = float((ends - begins) / np.timedelta64(1, "h"))
-        chance = _by_chance(values, start, length, of_value, float((shares**2).sum()))
-        if of_value < COMMON and chance < notice.least(len(streams)) and not _still(one, hours):
-            words = f"{name} has had one value for {length:,} rows in a row, since {begins.astype('datetime64[m]')}."
+        of_value = one.counts[int(rows.codes[name][known[start]])] / max(sum(one.counts[1:]), 1)
+        chance = min(1.0, len(values) * repeats(one) ** (length - 1))
+        if of_value < COMMON and length > 1.5 * one.run and chance < notice.least(len(streams)):
+            begins = rows.time[known[start]].astype("datetime64[m]")
+            words = f"{name} has had one value for {length:,} rows in a row, since {begins}."
             common = {"layer": "quality", "kind": "frozen", "stream": name, "unit": "share of rows"}
-            found.append(
-                seen(
-                    rows,
-                    window,
-                    **common,
-                    effect=share(length, len(rows), notice.confidence),
-                    surprise=chance,
-                    words=words,
-                )
-            )
+            size = share(length, len(rows), notice.confidence)
+            found.append(seen(rows, window, **common, effect=size, surprise=chance, words=words))
     return found
 
-# %% ../../../notebooks/12_monitor/30_quality.ipynb #9ae158ed
+# %% ../../../notebooks/12_monitor/30_quality.ipynb #9efdcb56
 def _tail(one: Stream, values: np.ndarray) -> float:
     """Return the probability that values as far beyond the range, (rows,), come in a quiet window."""
     q, rows = np.array(one.quantiles), max(sum(one.counts[1:]), 1)
@@ -118,7 +102,7 @@ def _tail(one: Stream, values: np.ndarray) -> float:
     windows = max((level.windows for level in one.unrest.values()), default=0)
     return float(np.exp(-np.median(away))) / (min(windows, 1000) + 1)
 
-# %% ../../../notebooks/12_monitor/30_quality.ipynb #7e7a673b
+# %% ../../../notebooks/12_monitor/30_quality.ipynb #ca69dc4d
 def outside(reference: Reference, rows: Rows, window: str, notice: Notice) -> list[Symptom]:
     """Return fields of numbers with values far beyond all that training saw."""
     streams, found = fields(reference, rows), []
@@ -126,7 +110,7 @@ def outside(reference: Reference, rows: Rows, window: str, notice: Notice) -> li
         one = streams.get(f"field:{name}")
         if one is None or not one.quantiles:
             continue
-        away = (values < one.quantiles[0]) | (values > one.quantiles[-1])
+        away = (values < np.float32(one.quantiles[0])) | (values > np.float32(one.quantiles[-1]))
         low, now, high = share(int(away.sum()), len(rows), notice.confidence)
         chance = _tail(one, values[away].astype(float)) if low > 0 and now >= notice.share else 1.0
         if chance < notice.least(len(streams)):
@@ -138,7 +122,7 @@ def outside(reference: Reference, rows: Rows, window: str, notice: Notice) -> li
             found.append(seen(rows, window, **common, effect=(low, now, high), surprise=chance, words=words))
     return found
 
-# %% ../../../notebooks/12_monitor/30_quality.ipynb #45a6e265
+# %% ../../../notebooks/12_monitor/30_quality.ipynb #5d89745a
 def new_words(reference: Reference, rows: Rows, window: str, notice: Notice) -> list[Symptom]:
     """Return fields of words in which new or rare ones have become frequent."""
     streams, found = fields(reference, rows), []
@@ -156,7 +140,7 @@ def new_words(reference: Reference, rows: Rows, window: str, notice: Notice) -> 
             found.append(seen(rows, window, **common, effect=(low, now, high), surprise=chance, words=words))
     return found
 
-# %% ../../../notebooks/12_monitor/30_quality.ipynb #088d8a21
+# %% ../../../notebooks/12_monitor/30_quality.ipynb #e436deb8
 def digests(rows: Rows) -> np.ndarray:
     """Return a number for the inputs of each row, (rows,) uint64: equal where all fields are."""
     total = np.zeros(len(rows), dtype=np.uint64)
@@ -167,12 +151,12 @@ def digests(rows: Rows) -> np.ndarray:
         total ^= total >> np.uint64(29)
     return total
 
-# %% ../../../notebooks/12_monitor/30_quality.ipynb #667cf27c
+# %% ../../../notebooks/12_monitor/30_quality.ipynb #0bc63361
 def twice(keys: np.ndarray) -> int:
     """Return how many rows have the key of an earlier one."""
     return len(keys) - len(np.unique(keys))
 
-# %% ../../../notebooks/12_monitor/30_quality.ipynb #55c68a77
+# %% ../../../notebooks/12_monitor/30_quality.ipynb #5f476c3f
 def doubles(reference: Reference, rows: Rows, window: str, notice: Notice) -> list[Symptom]:
     """Return that inputs, or ids, came twice."""
     found = []
@@ -190,7 +174,7 @@ def doubles(reference: Reference, rows: Rows, window: str, notice: Notice) -> li
             found.append(seen(rows, window, **common, effect=(low, now, high), surprise=chance, words=words))
     return found[:1]
 
-# %% ../../../notebooks/12_monitor/30_quality.ipynb #02b216bc
+# %% ../../../notebooks/12_monitor/30_quality.ipynb #297c650e
 def _sampled(reference: Reference) -> np.ndarray:
     """Return the rows of the reference's sample as bytes, fields only, (rows,)."""
     import base64
@@ -201,7 +185,7 @@ def _sampled(reference: Reference) -> np.ndarray:
     own = np.ascontiguousarray(own.T)
     return own.view([("", own.dtype)] * own.shape[1])[:, 0] if own.shape[1] else np.arange(held.rows)
 
-# %% ../../../notebooks/12_monitor/30_quality.ipynb #464fa2b8
+# %% ../../../notebooks/12_monitor/30_quality.ipynb #d83bbd6f
 def quality(reference: Reference, rows: Rows, window: str, notice: Notice) -> list[Symptom]:
     """Return what is wrong with the data of a window.
 
