@@ -67,6 +67,7 @@ class Stream(Strict):
     quantiles : of numbers, at 0, 5, 10 ... 100 %; empty for words.
     mean, sd : of numbers.
     unrest : by the length of a window in hours, written as a whole number; empty where rows have no time.
+    run : rows in a row, in the order of time, that had one and the same value, at most; 0 where nobody has counted.
     by_outcome : the counts among held-out rows of each outcome, where outcomes are words.
     """
 
@@ -77,6 +78,7 @@ class Stream(Strict):
     mean: float | None = None
     sd: float | None = None
     unrest: dict[str, Unrest] = {}
+    run: int = 0
     by_outcome: dict[str, list[int]] = {}
 
 # %% ../../../notebooks/08_package/26_reference.ipynb #1fe22501
