@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..core.strict import Strict
 from .cause import Cause
+
+from ..core.strict import Strict
 from .rule import Rule, Rules, rule_of
 from .symptom import Figure
 from ..observe.log import Log, digest, now, records

@@ -5,7 +5,6 @@
 # %% ../../../notebooks/12_monitor/21_batch.ipynb #c8e04931
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,23 +98,12 @@ def read_batch(path: Path, reader: Reader, until: np.datetime64, rows: int = 50_
 # %% ../../../notebooks/12_monitor/21_batch.ipynb #05846deb
 def _answered(frame: pd.DataFrame, reader: Reader, servable: Servable, until: np.datetime64) -> Rows:
     """Return some requests of a file as rows."""
-    count, task = len(frame), reader.task
     request = frame_arrays(typed(frame, reader.manifest.request), reader.manifest.request)
     outputs = servable.model.run(matrices(servable.features(request), servable.numeric, servable.categorical))
-    words = task.told(outputs).get("decision") if task.has_classes else None
-    place = {word: at for at, word in enumerate(task.words)}
-    ids = frame["request_id"] if "request_id" in frame else frame.index
-    answered = {
-        "time": _times(frame, until),
-        "ids": ids.astype(str).to_numpy().astype("S80"),
-        "fallback": np.zeros(count, bool),
-        "outputs": outputs,
-        "decision": np.array([place[word] for word in words] if words else [-1] * count, np.int8),
-        "propensity": np.ones(count, np.float32),
-    }
-    rows = reader.rows(request, answered)
-    label = labels(frame["outcome"], task) if "outcome" in frame else rows.label
-    return replace(rows, label=label, known=np.where(np.isnan(label), rows.known, rows.time))
+    ids = frame["request_id"] if "request_id" in frame else frame.index.to_series()
+    label, time = labels(frame.get("outcome", ids.where(ids != ids)), reader.task), _times(frame, until)
+    known = np.where(np.isnan(label), np.datetime64("NaT", "ms"), time)
+    return reader.rows(request, outputs, time, ids=ids.astype(str).to_numpy().astype("S80"), label=label, known=known)
 
 # %% ../../../notebooks/12_monitor/21_batch.ipynb #2277d374
 def _times(frame: pd.DataFrame, until: np.datetime64) -> np.ndarray:

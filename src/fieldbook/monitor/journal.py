@@ -15,9 +15,10 @@ import numpy as np
 from .. import FieldbookError
 from ..features.features import compute
 from .rows import Rows
+from .scored import rows_of
 from .source import Told, batches, fields, outcomes
 from ..package.manifest import read_manifest
-from ..package.reference import graded, read_reference
+from ..package.reference import read_reference
 from ..scope.problem import build_problem
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # %% auto #0
-__all__ = ['Reader', 'numbers', 'read_log', 'together', 'with_outcomes', 'hashed']
+__all__ = ['Reader', 'read_log', 'together', 'with_outcomes', 'hashed']
 
 # %% ../../../notebooks/12_monitor/20_journal.ipynb #4617176c
 class Reader:
@@ -47,55 +48,19 @@ class Reader:
         self.problem, self.derive = build_problem(self.manifest.problem), self.manifest.features.derive
         self.sent = fields(self.manifest.request)
 
-    def columns(self, request: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the features, as the model gets them: numbers with the precision of its input."""
-        made = compute(self.problem, dict(request), self.derive)
-        return {
-            name: column.astype(np.float32) if column.dtype.kind == "f" else column for name, column in made.items()
-        }
-
-    def rows(self, request: Mapping[str, np.ndarray], answered: Mapping[str, np.ndarray]) -> Rows:
-        """Return rows without outcomes, in the order they have.
+    def rows(self, request: Mapping[str, np.ndarray], outputs: np.ndarray, time: np.ndarray, **others: Any) -> Rows:
+        """Return rows of requests and what was answered; see `rows_of`.
 
         Parameters
         ----------
         request : its fields as `features.request.arrays` has them, each (rows,); private ones missing.
-        answered : `time`, `ids`, `outputs`, `fallback`, `decision`, `propensity` as `Rows` has them.
+        outputs, time : (rows, columns) and (rows,).
+        others : columns of `Rows` that are known.
         """
-        outputs = np.where(answered["fallback"][:, None], np.nan, answered["outputs"])
-        count = len(outputs)
-        numbers = {name: request[name].astype(np.float32) for name in self.sent if request[name].dtype.kind == "f"}
-        return Rows(
-            **{name: answered[name] for name in ("time", "ids", "fallback", "decision", "propensity")},
-            codes=self._codes(request, outputs, answered["decision"]),
-            numbers=numbers,
-            outputs=outputs.astype(np.float32),
-            graded=np.where(answered["fallback"], np.nan, graded(self.task, outputs)).astype(np.float32),
-            label=np.full(count, np.nan, np.float32),
-            known=np.full(count, np.datetime64("NaT", "ms")),
-        )
+        features, sent = compute(self.problem, dict(request), self.derive), {name: request[name] for name in self.sent}
+        return rows_of(self.task, self.reference, sent, features, outputs, time, **others)
 
-    def _codes(
-        self, request: Mapping[str, np.ndarray], outputs: np.ndarray, decision: np.ndarray
-    ) -> dict[str, np.ndarray]:
-        """Return the bins of all streams that are known as soon as it is answered."""
-        words = np.array([*self.task.words, ""], dtype=object)
-        values = {f"field:{name}": request[name] for name in self.sent}
-        values |= {f"feature:{name}": column for name, column in self.columns(request).items()}
-        values |= {f"score:{name}": column for name, column in zip(self.task.columns, outputs.T)}
-        values |= {"decision": words[decision]}
-        streams = self.reference.streams
-        return {name: streams[name].bins.codes(numbers(column)) for name, column in values.items() if name in streams}
-
-# %% ../../../notebooks/12_monitor/20_journal.ipynb #c7aa502c
-def numbers(column: np.ndarray) -> np.ndarray:
-    """Return a column as bins count it: a time as minutes since 1970, NaN where it is missing."""
-    if column.dtype.kind != "M":
-        return column
-    minutes = column.astype("datetime64[m]").astype(np.int64).astype(float)
-    return np.where(np.isnat(column), np.nan, minutes)
-
-# %% ../../../notebooks/12_monitor/20_journal.ipynb #3f80fd96
+# %% ../../../notebooks/12_monitor/20_journal.ipynb #f8dffc83
 def read_log(folder: Path, reader: Reader, until: np.datetime64) -> tuple[Rows, Told]:
     """Return the predictions of a log in the order of time, with what came of them; and what else was found.
 
@@ -121,22 +86,21 @@ def read_log(folder: Path, reader: Reader, until: np.datetime64) -> tuple[Rows, 
     told.first, told.last = str(rows.time[0]), str(rows.time[-1])
     return with_outcomes(rows, outcomes(folder, reader.task, milliseconds, told), told), told
 
-# %% ../../../notebooks/12_monitor/20_journal.ipynb #37f07b1a
+# %% ../../../notebooks/12_monitor/20_journal.ipynb #9e190bf2
 def _of_batch(batch: pa.RecordBatch, reader: Reader) -> Rows:
     """Return the rows of a batch of the log."""
     column = lambda name: batch.column(name).to_numpy(zero_copy_only=False)
-    time = column("time").astype("datetime64[ms]")
-    answered = {
-        "time": time,
+    fallback = np.array([reason is not None for reason in batch.column("fallback").to_pylist()], bool)
+    others = {
         "ids": np.array(batch.column("request_id").to_pylist(), dtype="S80"),
-        "fallback": np.array([reason is not None for reason in batch.column("fallback").to_pylist()]),
-        "outputs": _outputs(batch, reader),
+        "fallback": fallback,
         "decision": _decision(batch, reader),
-        "propensity": np.nan_to_num(column("propensity").astype(np.float32), nan=1.0),
+        "propensity": np.nan_to_num(column("propensity").astype(float), nan=1.0),
     }
-    return reader.rows(_request(batch, reader), answered)
+    time = column("time").astype("datetime64[ms]")
+    return reader.rows(_request(batch, reader), _outputs(batch, reader), time, **others)
 
-# %% ../../../notebooks/12_monitor/20_journal.ipynb #8048470b
+# %% ../../../notebooks/12_monitor/20_journal.ipynb #3a0dc736
 def _outputs(batch: pa.RecordBatch, reader: Reader) -> np.ndarray:
     """Return the outputs, (rows, columns), that a batch tells."""
     if reader.task.kind in ("binary", "regression"):
@@ -147,7 +111,7 @@ def _outputs(batch: pa.RecordBatch, reader: Reader) -> np.ndarray:
         float
     )
 
-# %% ../../../notebooks/12_monitor/20_journal.ipynb #ea7419c5
+# %% ../../../notebooks/12_monitor/20_journal.ipynb #3e80f1cc
 def _decision(batch: pa.RecordBatch, reader: Reader) -> np.ndarray:
     """Return the position of each decision among the framing's words; -1 where there are several, or none."""
     if not reader.task.has_classes:
@@ -155,7 +119,7 @@ def _decision(batch: pa.RecordBatch, reader: Reader) -> np.ndarray:
     place = {word: at for at, word in enumerate(reader.task.words)}
     return np.array([place.get(word, -1) for word in batch.column("decision").to_pylist()], np.int8)
 
-# %% ../../../notebooks/12_monitor/20_journal.ipynb #a5c4f870
+# %% ../../../notebooks/12_monitor/20_journal.ipynb #89f05f72
 def _request(batch: pa.RecordBatch, reader: Reader) -> dict[str, np.ndarray]:
     """Return the request fields of a batch as arrays; what is private is missing."""
     made: dict[str, np.ndarray] = {}
@@ -173,7 +137,7 @@ def _request(batch: pa.RecordBatch, reader: Reader) -> dict[str, np.ndarray]:
             made[name] = batch.column(f"inputs.{name}").to_numpy(zero_copy_only=False).astype(float)
     return made
 
-# %% ../../../notebooks/12_monitor/20_journal.ipynb #107fc1e6
+# %% ../../../notebooks/12_monitor/20_journal.ipynb #4e3e575c
 def together(parts: list[Rows]) -> Rows:
     """Return several rows as one."""
     first = parts[0]
@@ -185,7 +149,7 @@ def together(parts: list[Rows]) -> Rows:
             joined[name] = np.concatenate([getattr(part, name) for part in parts])
     return Rows(**joined)
 
-# %% ../../../notebooks/12_monitor/20_journal.ipynb #f834b69d
+# %% ../../../notebooks/12_monitor/20_journal.ipynb #2eb30e41
 def with_outcomes(rows: Rows, told: pd.DataFrame, found: Told) -> Rows:
     """Return rows with their outcomes; note ids that stand twice, and outcomes of no prediction.
 
@@ -213,7 +177,7 @@ def with_outcomes(rows: Rows, told: pd.DataFrame, found: Told) -> Rows:
     since[row[::-1]] = when[::-1]  # the first one counts
     return replace(rows, label=labels, known=since)
 
-# %% ../../../notebooks/12_monitor/20_journal.ipynb #154ca8b3
+# %% ../../../notebooks/12_monitor/20_journal.ipynb #e9cc43a8
 def hashed(ids: np.ndarray) -> np.ndarray:
     """Return a 64-bit number for each id: among ten million ids two are equal by chance once in 400,000 times."""
     from pandas.util import hash_array

@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..evaluate.slice import inside
 from .rows import Rows
+from ..package.bins import MISSING
 from ..package.reference import Reference, graded
 from ..scope.framings import AnyFraming
 
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from fieldbook.serve.servable import Servable
 
 # %% auto #0
-__all__ = ['values_of', 'rows_of', 'scored']
+__all__ = ['values_of', 'sliced', 'of_champion', 'rows_of', 'scored']
 
 # %% ../../../notebooks/12_monitor/16_scored.ipynb #6c9c2967
 def values_of(
@@ -31,6 +34,33 @@ def values_of(
     decided = task.told(outputs).get("decision", [])
     words = [", ".join(one) or "none" if isinstance(one, list) else one for one in decided]
     return values | ({"decision": np.array(words, dtype=object)} if words else {})
+
+# %% ../../../notebooks/12_monitor/16_scored.ipynb #51ced001
+def sliced(
+    reference: Reference, request: Mapping[str, np.ndarray], features: Mapping[str, np.ndarray], count: int
+) -> dict[str, np.ndarray]:
+    """Return for each slice of the reference whether a row is in it, (rows,) bool."""
+    import pandas as pd
+
+    columns = {**request, **features}
+    named = {name for one in reference.slices.values() for name in one.conditions if name in columns}
+    frame = pd.DataFrame({name: columns[name] for name in named}, index=range(count))
+    words = frame.select_dtypes(object).columns
+    frame[words] = frame[words].replace("", None)  # what is missing keeps no condition
+    there = {name: one for name, one in reference.slices.items() if set(one.conditions) <= named}
+    return {name: inside(frame, one.conditions) for name, one in there.items()}
+
+# %% ../../../notebooks/12_monitor/16_scored.ipynb #51ced002
+def of_champion(rows: Rows) -> Rows:
+    """Return rows without the scores that a simpler model gave: they say nothing of the champion."""
+    if not rows.fallback.any():
+        return rows
+    codes = {
+        name: np.where(rows.fallback, MISSING, code).astype(np.uint8) if name.startswith("score:") else code
+        for name, code in rows.codes.items()
+    }
+    outputs = np.where(rows.fallback[:, None], np.nan, rows.outputs)
+    return replace(rows, codes=codes, outputs=outputs, graded=np.where(rows.fallback, np.nan, rows.graded))
 
 # %% ../../../notebooks/12_monitor/16_scored.ipynb #c4223024
 def rows_of(
@@ -68,8 +98,9 @@ def rows_of(
         "fallback": np.zeros(count, bool),
         "decision": np.array([place.get(word, -1) for word in ([""] * count if decided is None else decided)]),
         "propensity": np.ones(count),
+        "slices": sliced(reference, request, features, count),
     }
-    return Rows(**columns | others).take(np.argsort(time, kind="stable"))
+    return of_champion(Rows(**columns | others)).take(np.argsort(time, kind="stable"))
 
 # %% ../../../notebooks/12_monitor/16_scored.ipynb #6cd9c0e2
 def scored(

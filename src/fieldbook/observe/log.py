@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # %% auto #0
-__all__ = ['Log', 'now', 'left', 'mend', 'conceal', 'digest', 'compact', 'read', 'files', 'view', 'outcomes', 'answered']
+__all__ = ['Log', 'now', 'left', 'mend', 'conceal', 'digest', 'compact', 'read', 'records', 'files', 'view', 'outcomes',
+           'answered']
 
 # %% ../../../notebooks/09_observe/10_log.ipynb #01369692
 class Log:
@@ -233,9 +234,13 @@ def read(folder: Path, name: str = "predictions") -> pd.DataFrame:
     """Return a log as a table: one row a line, in the order of time, nested fields as columns `inputs.NAME`."""
     import pandas as pd
 
-    rows = [row for path in files(folder, name) for row in _read(path)]
-    table = pd.json_normalize(rows)
+    table = pd.json_normalize(records(folder, name))
     return table.sort_values("time", kind="stable", ignore_index=True) if len(table) else table
+
+# %% ../../../notebooks/09_observe/10_log.ipynb #4d230e52
+def records(folder: Path, name: str = "predictions") -> list[dict[str, Any]]:
+    """Return the rows of a log as they were written, file by file."""
+    return [row for path in files(folder, name) for row in _read(path)]
 
 # %% ../../../notebooks/09_observe/10_log.ipynb #2b93ccce
 def files(folder: Path, name: str) -> list[Path]:
