@@ -18,6 +18,7 @@ from .rows import Rows
 from .source import Told
 from ..scope.column import Column
 from ..scope.framing import Framing
+from ..serve.answer import outputs_of
 from ..serve.servable import Servable
 
 if TYPE_CHECKING:
@@ -90,7 +91,6 @@ def read_batch(path: Path, reader: Reader, until: np.datetime64, rows: int = 50_
     for at in range(0, len(frame), rows):
         parts.append(_answered(frame.iloc[at : at + rows], reader, servable, until))
     made = together(parts)
-    made = made.take(np.argsort(made.time, kind="stable"))
     told.first, told.last = str(made.time[0]), str(made.time[-1])
     told.outcomes = int((~np.isnan(made.label)).sum())
     return made, told

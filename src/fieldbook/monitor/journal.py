@@ -78,11 +78,8 @@ def read_log(folder: Path, reader: Reader, until: np.datetime64) -> tuple[Rows, 
     told, milliseconds = Told(), int(until.astype("datetime64[ms]").astype(np.int64))
     read = [_of_batch(batch, reader) for batch in batches(folder, reader.manifest, told, milliseconds)]
     if not told.rows:
-        raise FieldbookError(
-            f"{folder} holds no prediction of this model until {until}: its {told.future} rows are later"
-        )
+        raise FieldbookError(f"{folder} holds no prediction of this model until {until}: {told.future} are later")
     rows = together(read)
-    rows = rows.take(np.argsort(rows.time, kind="stable"))
     told.first, told.last = str(rows.time[0]), str(rows.time[-1])
     return with_outcomes(rows, outcomes(folder, reader.task, milliseconds, told), told), told
 
@@ -92,7 +89,7 @@ def _of_batch(batch: pa.RecordBatch, reader: Reader) -> Rows:
     column = lambda name: batch.column(name).to_numpy(zero_copy_only=False)
     fallback = np.array([reason is not None for reason in batch.column("fallback").to_pylist()], bool)
     others = {
-        "ids": np.array(batch.column("request_id").to_pylist(), dtype="S80"),
+        "ids": np.array(batch.column("request_id").to_pylist(), dtype="S"),
         "fallback": fallback,
         "decision": _decision(batch, reader),
         "propensity": np.nan_to_num(column("propensity").astype(float), nan=1.0),
@@ -139,14 +136,17 @@ def _request(batch: pa.RecordBatch, reader: Reader) -> dict[str, np.ndarray]:
 
 # %% ../../../notebooks/12_monitor/20_journal.ipynb #4e3e575c
 def together(parts: list[Rows]) -> Rows:
-    """Return several rows as one."""
-    first = parts[0]
+    """Return several rows as one, in the order of time; the list is emptied on the way, to need no memory twice."""
+    order = np.argsort(np.concatenate([part.time for part in parts]), kind="stable")
+    columns = [dict(vars(part)) for part in parts]
+    parts.clear()
     joined: dict[str, Any] = {}
-    for name, value in vars(first).items():
-        if isinstance(value, dict):
-            joined[name] = {key: np.concatenate([getattr(part, name)[key] for part in parts]) for key in value}
+    for name in list(columns[0]):
+        pieces = [one.pop(name) for one in columns]
+        if isinstance(pieces[0], dict):
+            joined[name] = {key: np.concatenate([piece.pop(key) for piece in pieces])[order] for key in list(pieces[0])}
         else:
-            joined[name] = np.concatenate([getattr(part, name) for part in parts])
+            joined[name] = np.concatenate(pieces)[order]
     return Rows(**joined)
 
 # %% ../../../notebooks/12_monitor/20_journal.ipynb #2eb30e41

@@ -91,18 +91,20 @@ class Told:
     first: str = ""
     last: str = ""
 
-# %% ../../../notebooks/12_monitor/17_source.ipynb #73e503a9
-def connect(megabytes: int = 400) -> duckdb.DuckDBPyConnection:
+# %% ../../../notebooks/12_monitor/17_source.ipynb #a979f783
+def connect(megabytes: int = 200) -> duckdb.DuckDBPyConnection:
     """Return a connection that takes no more memory than this, and spills to a temporary folder instead."""
     import duckdb
 
-    return duckdb.connect(
+    db = duckdb.connect(
         config={
             "memory_limit": f"{megabytes}MB",
             "preserve_insertion_order": False,
             "autoinstall_known_extensions": False,
         }
     )
+    db.execute("SET enable_progress_bar = false")
+    return db
 
 # %% ../../../notebooks/12_monitor/17_source.ipynb #658cc5ae
 def parts(folder: Path, name: str) -> tuple[list[str], list[str]]:
