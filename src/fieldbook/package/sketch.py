@@ -274,7 +274,8 @@ def _frame(source: Source, held: Held, hidden: set[str]) -> pd.DataFrame:
     request = source.features.request
     features = [name for name in source.features.names if name not in hidden]
     fields = [name for name in request if not request[name].private and name not in features]
-    return pd.concat([source.table[features], source.requests[fields]], axis=1).iloc[held.rows]
+    parts = source.table[features], source.requests[fields]
+    return pd.concat([part.iloc[held.rows].reset_index(drop=True) for part in parts], axis=1)
 
 # %% ../../../notebooks/08_package/29_sketch.ipynb #d2f1f2cf
 def written(reference: Reference) -> bytes:
