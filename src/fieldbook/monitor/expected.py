@@ -115,7 +115,7 @@ def offsets(reference: Reference, task: AnyFraming) -> dict[str, tuple[Bins, np.
 
 # %% ../../../notebooks/12_monitor/48_expected.ipynb #724ea7cd
 def calibrated(outputs: np.ndarray, reference: Reference, task: AnyFraming) -> np.ndarray:
-    """Return the probabilities, (rows, columns), as the reference found them to be true; those of classes add up to 1."""
+    """Return the probabilities, (rows, columns), as the reference found them to be true; of classes, adding up to 1."""
     true, moved = outputs.copy(), offsets(reference, task)
     for place, column in enumerate(task.columns):
         if column in moved:
