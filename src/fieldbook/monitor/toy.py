@@ -31,17 +31,18 @@ PLACES = {
 USUAL = {"binary": (0.8, 0.2), "multiclass": (0.5, 0.3, 0.2), "multilabel": (0.64, 0.16, 0.16, 0.04)}
 
 # %% ../../../notebooks/12_monitor/40_toy.ipynb #d9ab10c0
-def chances(kind: str, x: np.ndarray, shares: tuple[float, ...], turned: bool = False) -> np.ndarray:
+def chances(kind: str, x: np.ndarray, shares: tuple[float, ...], turned: bool = False, of: int = 2) -> np.ndarray:
     """Return the true probability of each label, (rows, labels), at x, (rows, 2).
 
     Parameters
     ----------
     shares : of the labels.
     turned : whether the first number speaks against what it spoke for.
+    of : how many of the numbers are known.
     """
     places = PLACES[kind]
     at = x * [-1, 1] + [places[:, 0].mean() * 2, 0] if turned else x
-    near = np.log(shares) - ((at[:, None] - places) ** 2).sum(axis=2) / 2
+    near = np.log(shares) - ((at[:, None] - places)[:, :, :of] ** 2).sum(axis=2) / 2
     odds = np.exp(near - near.max(axis=1, keepdims=True))
     return odds / odds.sum(axis=1, keepdims=True)
 
@@ -57,6 +58,8 @@ class World:
     tilt : by how many standard deviations more of the second number rows are asked for.
     turned : whether the first number now speaks against what it spoke for.
     flipped : share of the labels that are told wrong.
+    blind : whether the model knows the first number only.
+    sure : by what the log odds of its answers are multiplied; above 1 it is surer than it should be.
     """
 
     kind: str = "binary"
@@ -64,6 +67,8 @@ class World:
     tilt: float = 0.0
     turned: bool = False
     flipped: float = 0.0
+    blind: bool = False
+    sure: float = 1.0
 
     @property
     def task(self) -> AnyFraming:
@@ -77,7 +82,7 @@ class World:
         if self.kind == "regression":
             x = rng.normal(size=(count, 2)) + [0, self.tilt]
             value = x.sum(axis=1)
-            return x, value[:, None], value * (1 - 2 * self.turned) + rng.normal(size=count)
+            return x, x[:, :1] if self.blind else value[:, None], value * (1 - 2 * self.turned) + rng.normal(size=count)
         places, usual = PLACES[self.kind], USUAL[self.kind]
         of = self.shares or usual
         pool = rng.choice(len(places), 20 * count if self.tilt else count, p=of)
@@ -89,7 +94,9 @@ class World:
         label = (rng.random((count, 1)) > true[:, :-1]).sum(axis=1)
         wrong = rng.random(count) < self.flipped
         label = np.where(wrong, (label + 1) % len(places), label).astype(float)
-        return x, chances(self.kind, x, usual) @ self.task.events(np.arange(len(places))), label
+        said = chances(self.kind, x, usual, of=1 if self.blind else 2)
+        p = said @ self.task.events(np.arange(len(places)))
+        return x, p**self.sure / (p**self.sure + (1 - p) ** self.sure), label
 
 # %% ../../../notebooks/12_monitor/40_toy.ipynb #f39f95b2
 def streams_of(task: AnyFraming, x: np.ndarray, outputs: np.ndarray) -> dict[str, np.ndarray]:
@@ -130,10 +137,9 @@ def packed(values: np.ndarray, kind: type[np.generic]) -> str:
     """Return an array as base64."""
     return base64.b64encode(np.ascontiguousarray(values, dtype=kind).tobytes()).decode()
 
-# %% ../../../notebooks/12_monitor/40_toy.ipynb #b37e7c7e
-def reference_of(kind: str = "binary", count: int = 20_000, seed: int = 7, sample: int = 1500) -> Reference:
-    """Return what a model knew of the world as it was."""
-    world = World(kind)
+# %% ../../../notebooks/12_monitor/40_toy.ipynb #9be15f5b
+def reference_of(world: World = World(), count: int = 20_000, seed: int = 7, sample: int = 1500) -> Reference:
+    """Return what a model knew of a world."""
     task, (x, outputs, label) = world.task, world.draw(count, seed)
     outcome = None if task.value else np.array([task.word(one) for one in label], dtype=object)
     values = streams_of(task, x, outputs)
