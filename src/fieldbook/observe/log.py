@@ -258,14 +258,23 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return pyarrow.parquet.read_table(path.with_suffix(".parquet")).to_pylist()
 
 # %% ../../../notebooks/09_observe/10_log.ipynb #f9671959
-def view(folder: Path, name: str = "predictions") -> str:
-    """Return what DuckDB selects from to see a log, as in `duckdb.execute(f"SELECT count(*) FROM {view(logs)}")`."""
+def view(folder: Path, name: str = "predictions", columns: Mapping[str, str] | None = None) -> str:
+    """Return what DuckDB selects from to see a log, as in `duckdb.execute(f"SELECT count(*) FROM {view(logs)}")`.
+
+    Parameters
+    ----------
+    folder, name : of the log.
+    columns : to read, with their types in DuckDB; all, as they are found, if left out. It is much faster with them.
+    """
     found = files(folder, name)
     lines, tables = ([str(path) for path in found if path.suffix == kind] for kind in (".jsonl", ".parquet"))
     options = "format = 'newline_delimited', ignore_errors = true, union_by_name = true"
+    options += f", columns = {dict(columns)!r}" if columns else ""
     parts = [f"SELECT * FROM read_json({lines}, {options})"] if lines else []
-    parts += [f"SELECT * FROM read_parquet({tables}, union_by_name = true)"] if tables else []
-    return f"({' UNION ALL BY NAME '.join(parts) or 'SELECT NULL AS time WHERE false'})"
+    chosen = ", ".join(f'CAST("{name}" AS {kind}) AS "{name}"' for name, kind in (columns or {}).items()) or "*"
+    parts += [f"SELECT {chosen} FROM read_parquet({tables}, union_by_name = true)"] if tables else []
+    nothing = ", ".join(f'NULL AS "{name}"' for name in columns or ["time"])
+    return f"({' UNION ALL BY NAME '.join(parts) or f'SELECT {nothing} WHERE false'})"
 
 # %% ../../../notebooks/09_observe/10_log.ipynb #fbd7f475
 def outcomes(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
