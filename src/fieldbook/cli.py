@@ -175,6 +175,22 @@ def compact(logs: Annotated[Path, typer.Argument(help="the folder of the predict
 
 
 @app.command()
+def monitor(
+    source: Annotated[Path, typer.Argument(metavar="LOGS", help="folder of the prediction log, or a file of requests")],
+    champion: Annotated[Path | None, option("folder of the model; the project's if not given")] = None,
+    to: Annotated[Path | None, option("folder for the report; LOGS/monitor if not given")] = None,
+    now: Annotated[str | None, option("the time of looking, UTC, as in 2013-11-02T08:00")] = None,
+    every: Annotated[float | None, typer.Option(min=1, help="look again after so many seconds, until stopped")] = None,
+    port: Annotated[int | None, option("beside --every: figures for Prometheus at http://127.0.0.1:PORT/metrics")] = None,
+) -> None:
+    """Say whether the model is still right, how sure that is, what it costs, and why."""
+    if every is None:
+        at("monitor.monitor:main")(source, champion, to, now)
+    else:
+        at("monitor.monitor:follow")(source, champion, to, every, port)
+
+
+@app.command()
 def overload(
     rows: Annotated[int, typer.Option(help="of a request, 1 or 100")] = 100,
     seconds: Annotated[float, typer.Option(min=0.5, help="for each rate")] = 4,
