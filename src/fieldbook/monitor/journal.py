@@ -47,6 +47,7 @@ class Reader:
         self.task = self.manifest.framing.task
         self.problem, self.derive = build_problem(self.manifest.problem), self.manifest.features.derive
         self.sent = fields(self.manifest.request)
+        self.some: dict[str, np.ndarray] = {}  # of the first requests that it reads, to know what features are made of
 
     def rows(self, request: Mapping[str, np.ndarray], outputs: np.ndarray, time: np.ndarray, **others: Any) -> Rows:
         """Return rows of requests and what was answered; see `rows_of`.
@@ -57,6 +58,7 @@ class Reader:
         outputs, time : (rows, columns) and (rows,).
         others : columns of `Rows` that are known.
         """
+        self.some = self.some or {name: column[:200] for name, column in request.items()}
         features, sent = compute(self.problem, dict(request), self.derive), {name: request[name] for name in self.sent}
         return rows_of(self.task, self.reference, sent, features, outputs, time, **others)
 
@@ -104,9 +106,7 @@ def _outputs(batch: pa.RecordBatch, reader: Reader) -> np.ndarray:
         name = "value" if reader.task.value else "probability"
         return batch.column(name).to_numpy(zero_copy_only=False).astype(float)[:, None]
     shares = batch.column("probabilities")
-    return np.stack([shares.field(name).to_numpy(zero_copy_only=False) for name in reader.task.columns], axis=1).astype(
-        float
-    )
+    return np.stack([shares.field(name).to_numpy(zero_copy_only=False) for name in reader.task.columns], axis=1).astype(float)
 
 # %% ../../../notebooks/12_monitor/20_journal.ipynb #3e80f1cc
 def _decision(batch: pa.RecordBatch, reader: Reader) -> np.ndarray:

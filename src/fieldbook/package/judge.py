@@ -15,7 +15,7 @@ from .reference import Stream, Unrest
 from .unrest import chi_square, ranks
 
 # %% auto #0
-__all__ = ['Judged', 'Judgement', 'judge_all', 'judge']
+__all__ = ['Judged', 'Judgement', 'judge_all', 'judge', 'levels_at']
 
 # %% ../../../notebooks/08_package/32_judge.ipynb #fb59dc9f
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def judge_all(
             streams[name].counts,
         )
     restless = (
-        np.stack([_levels(streams[name].unrest, hours) for name in names], axis=1) if names else np.zeros((8, 0, 0))
+        np.stack([levels_at(streams[name].unrest, hours) for name in names], axis=1) if names else np.zeros((8, 0, 0))
     )
     known, before, z = of.copy(), base.copy(), float(ndtri((1 + confidence) / 2))
     known[..., MISSING], before[:, MISSING] = 0, 0
@@ -122,8 +122,8 @@ def judge(stream: Stream, counts: np.ndarray, hours: float, confidence: float = 
     """Return what one window, (bins,) counts over so many hours, is like against a stream."""
     return judge_all({"": stream}, {"": counts[None]}, np.array([hours]), confidence).at("")
 
-# %% ../../../notebooks/08_package/32_judge.ipynb #7c79f8de
-def _levels(levels: Mapping[str, Unrest], hours: np.ndarray) -> np.ndarray:
+# %% ../../../notebooks/08_package/32_judge.ipynb #f12361c8
+def levels_at(levels: Mapping[str, Unrest], hours: np.ndarray) -> np.ndarray:
     """Return figures of unrest, (8, windows): windows, mean, shape, spread, missing, degrees, and the three at most."""
     if not levels:
         return np.vstack([np.zeros((5, len(hours))), np.full((1, len(hours)), np.inf), np.zeros((3, len(hours)))])

@@ -5,7 +5,6 @@
 # %% ../../../notebooks/08_package/29_sketch.ipynb #9c6fdea5
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from ..evaluate.slice import inside
 from ..features.features import Features
 from ..model.train import predict
 from .bins import Bins
-from .reference import Bands, Reference, Sampled, Slice, Stream, graded
+from .reference import Bands, Reference, Slice, Stream, graded, packed
 from fieldbook.package.stream import (
     BYTES,
     Detail,
@@ -39,8 +38,8 @@ from ..scope.framing import Framing
 from ..scope.problem import Problem
 
 # %% auto #0
-__all__ = ['ROWS', 'SCORED', 'HELD', 'SAMPLE', 'Source', 'bands', 'delays', 'slices', 'sampled', 'Held', 'held_out', 'sketch',
-           'decided', 'written']
+__all__ = ['ROWS', 'SCORED', 'HELD', 'SAMPLE', 'Source', 'bands', 'delays', 'slices', 'Held', 'held_out', 'sketch', 'decided',
+           'written']
 
 # %% ../../../notebooks/08_package/29_sketch.ipynb #9726e7db
 @dataclass(frozen=True)
@@ -135,26 +134,10 @@ def slices(
             result[name] = Slice(conditions=dict(of), rows=int(where.sum()), loss=lost)
     return result
 
-# %% ../../../notebooks/08_package/29_sketch.ipynb #40dfc15e
-def sampled(codes: Mapping[str, np.ndarray], outputs: np.ndarray, label: np.ndarray, rows: np.ndarray) -> Sampled:
-    """Return some rows, by position, whole."""
-
-    def text(array: np.ndarray) -> str:
-        return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
-
-    table = [column[rows] for column in codes.values()]
-    return Sampled(
-        rows=len(rows),
-        streams=list(codes),
-        codes=text(np.array(table, dtype=np.uint8)),
-        outputs=text(outputs[rows].astype("<f4")),
-        label=text(label[rows].astype("<f4")),
-    )
-
-# %% ../../../notebooks/08_package/29_sketch.ipynb #0fc8d337
+# %% ../../../notebooks/08_package/29_sketch.ipynb #442346f6
 ROWS, SCORED, HELD, SAMPLE = 100_000, 30_000, 60_000, 1_500  # at most: counted, answered, held out, and told whole
 
-# %% ../../../notebooks/08_package/29_sketch.ipynb #60f1978f
+# %% ../../../notebooks/08_package/29_sketch.ipynb #8bff4731
 @dataclass(frozen=True)
 class Held:
     """Held-out rows with their answers.
@@ -172,7 +155,7 @@ class Held:
     loss: np.ndarray
     happened: dict[str, np.ndarray]
 
-# %% ../../../notebooks/08_package/29_sketch.ipynb #391a8e75
+# %% ../../../notebooks/08_package/29_sketch.ipynb #c1d6491b
 def held_out(source: Source) -> Held:
     """Return the held-out rows whose label is known, or some of them, with their answers."""
     known = np.flatnonzero(source.held & source.table["label"].notna().to_numpy())
@@ -180,7 +163,7 @@ def held_out(source: Source) -> Held:
     outputs, label = source.answers(rows), source.table["label"].to_numpy(float)[rows]
     return Held(rows, outputs, label, source.task.loss(outputs, label), outcomes(source.task, label))
 
-# %% ../../../notebooks/08_package/29_sketch.ipynb #970895c5
+# %% ../../../notebooks/08_package/29_sketch.ipynb #f3935b70
 def sketch(source: Source) -> Reference:
     """Return the reference of a model."""
     table, task, seed = source.table, source.task, source.seed
@@ -210,11 +193,11 @@ def sketch(source: Source) -> Reference:
         bands=bands(task, held.outputs, held.label, held.loss),
         delays=delays(task, held.label, later.to_numpy(float)),
         slices=slices(source.slices, _frame(source, held, hidden), held.loss, draws, source.sure.confidence),
-        sample=sampled(codes, held.outputs, held.label, np.arange(0)),
+        sample=packed({}, held.outputs[:0], held.label[:0]),
     )
     return _fitted(reference, codes, held, seed)
 
-# %% ../../../notebooks/08_package/29_sketch.ipynb #469af593
+# %% ../../../notebooks/08_package/29_sketch.ipynb #24cd12eb
 def _inputs(
     source: Source, every: np.ndarray, held: Held, hidden: set[str]
 ) -> tuple[dict[str, Stream], dict[str, np.ndarray]]:
@@ -229,13 +212,13 @@ def _inputs(
         streams[name], codes[name] = _split(one, values[later], held)
     return streams, codes
 
-# %% ../../../notebooks/08_package/29_sketch.ipynb #c8823ddd
+# %% ../../../notebooks/08_package/29_sketch.ipynb #09e877aa
 def _split(one: Stream, values: np.ndarray, held: Held) -> tuple[Stream, np.ndarray]:
     """Return a stream with its counts by outcome, and the codes of held-out values, (rows,)."""
     codes = one.bins.codes(values)
     return one.model_copy(update={"by_outcome": by_outcome(codes, one.bins.size, held.happened)}), codes
 
-# %% ../../../notebooks/08_package/29_sketch.ipynb #0920dabf
+# %% ../../../notebooks/08_package/29_sketch.ipynb #b75c0774
 def _answered(
     task: Framing, scores: np.ndarray, hour: np.ndarray | None, held: Held, told: Detail
 ) -> dict[str, Stream]:
@@ -250,14 +233,14 @@ def _answered(
     bins = None if task.several else Bins(words=task.words, whole=True)
     return streams | {"decision": _split(stream("decision", decisions, hour, told, bins), later, held)[0]}
 
-# %% ../../../notebooks/08_package/29_sketch.ipynb #a69af3b0
+# %% ../../../notebooks/08_package/29_sketch.ipynb #f20e4f21
 def decided(task: Framing, outputs: np.ndarray) -> np.ndarray:
     """Return the decision in words, (rows,): of several labels, their names in a row, or "none"."""
     decisions = task.told(outputs)["decision"]
     words = [", ".join(one) or "none" for one in decisions] if task.several else decisions
     return np.array(words, dtype=object)
 
-# %% ../../../notebooks/08_package/29_sketch.ipynb #a722db27
+# %% ../../../notebooks/08_package/29_sketch.ipynb #7e49e530
 def _ended(task: Framing, hour: np.ndarray | None, held: Held, told: Detail) -> dict[str, Stream]:
     """Return the streams of outcomes and costs."""
     if task.value:
@@ -268,7 +251,7 @@ def _ended(task: Framing, hour: np.ndarray | None, held: Held, told: Detail) -> 
         outcome = stream("outcome", words, hour, told, bins)
     return {"outcome": outcome, "cost": stream("cost", held.loss, hour, told)}
 
-# %% ../../../notebooks/08_package/29_sketch.ipynb #199c33e5
+# %% ../../../notebooks/08_package/29_sketch.ipynb #03e73c8a
 def _frame(source: Source, held: Held, hidden: set[str]) -> pd.DataFrame:
     """Return the held-out rows as conditions of slices see them, without what is private."""
     request = source.features.request
@@ -277,16 +260,17 @@ def _frame(source: Source, held: Held, hidden: set[str]) -> pd.DataFrame:
     parts = source.table[features], source.requests[fields]
     return pd.concat([part.iloc[held.rows].reset_index(drop=True) for part in parts], axis=1)
 
-# %% ../../../notebooks/08_package/29_sketch.ipynb #d2f1f2cf
+# %% ../../../notebooks/08_package/29_sketch.ipynb #d57ba245
 def written(reference: Reference) -> bytes:
     """Return the content of a reference's file, the same bytes for the same reference."""
     content = reference.model_dump(mode="json", exclude_defaults=True)
     return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
 
-# %% ../../../notebooks/08_package/29_sketch.ipynb #80bc728c
+# %% ../../../notebooks/08_package/29_sketch.ipynb #d9682f07
 def _fitted(reference: Reference, codes: dict[str, np.ndarray], held: Held, seed: int) -> Reference:
     """Return a reference with as many whole rows as its file has room for."""
     room = (BYTES - len(written(reference))) * 3 // 4 - 4 * 1024
     each = len(codes) + 4 * (held.outputs.shape[1] + 1)
     rows = drawn(len(held.rows), max(0, min(SAMPLE, room // each)), seed)
-    return reference.model_copy(update={"sample": sampled(codes, held.outputs, held.label, rows)})
+    some = {name: column[rows] for name, column in codes.items()}
+    return reference.model_copy(update={"sample": packed(some, held.outputs[rows], held.label[rows])})
