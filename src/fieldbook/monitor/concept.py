@@ -40,10 +40,10 @@ SCATTER = 3.0  # variance of a bin's sum, in rows that are as likely as not some
 # %% ../../../notebooks/12_monitor/56_concept.ipynb #4dd2dfef
 def uneven(
     codes: np.ndarray, residual: np.ndarray, variance: np.ndarray, weight: np.ndarray
-) -> tuple[float, int, float]:
+) -> tuple[float, int, float, float]:
     """Return chi-square of the residuals by bin, its degrees of freedom, and their mean square beyond chance.
 
-    What residuals have in common is taken out.
+    What residuals have in common is taken out. The last is the mean square that one degree of freedom has by chance.
 
     Parameters
     ----------
@@ -59,7 +59,9 @@ def uneven(
     sums, scatter, rows = together(np.bincount(codes, rest)), together(scatter), together(np.bincount(codes, weight))
     known = scatter >= SCATTER
     square = ((sums[known] ** 2 - scatter[known]) / rows[known]).sum() / weight.sum()
-    return float((sums[known] ** 2 / scatter[known]).sum()), max(int(known.sum()) - 1, 0), max(float(square), 0.0)
+    degrees = max(int(known.sum()) - 1, 0)
+    unit = (scatter[known] / rows[known]).sum() / weight.sum() / max(degrees, 1)
+    return float((sums[known] ** 2 / scatter[known]).sum()), degrees, max(float(square), 0.0), float(unit)
 
 # %% ../../../notebooks/12_monitor/56_concept.ipynb #4b446afa
 def dependence(residual: np.ndarray, variance: np.ndarray, weight: np.ndarray, draws: Draws) -> float:
@@ -119,17 +121,16 @@ def worst(
     for name, codes in rows.codes.items():
         stream = reference.streams.get(name)
         if stream is not None and stream.kind in ("field", "feature", "score"):
-            value, degrees, square = uneven(codes, residual, variance, weight)
+            value, degrees, square, unit = uneven(codes, residual, variance, weight)
             if degrees:
                 ratio = value / excess / degrees
                 p = stats.f.sf(ratio, degrees, max(draws.clusters - 1, 1))
-                found.append((p, -ratio, name, value / excess, degrees, square))
+                found.append((p, -ratio, name, value / excess, degrees, square, unit))
     if not found:
         return 1.0, "", Figure(value=0, low=0, high=0)
-    p, _, name, value, degrees, square = min(found)
-    more = max(value - degrees, 1e-9)
-    beyond = 1 + 1.96 * np.sqrt(2 * (degrees + 2 * more)) / more * np.array([0, -1, 1])
-    size = np.sqrt(square * np.maximum(beyond, 0))
+    p, _, name, value, degrees, square, unit = min(found)
+    half = 1.96 * np.sqrt(2 * (degrees + 2 * max(value - degrees, 0))) * unit * excess
+    size = np.sqrt(np.maximum(square + half * np.array([0, -1, 1]), 0))
     figure = Figure(**dict(zip(("value", "low", "high"), map(six_digits, size))))
     return min(1.0, float(p) * len(found)), name, figure
 
