@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core.interval import six_digits
 from .symptom import Figure, Symptom
-from ..observe.log import view
+from ..observe.columns import columns
 
 # %% auto #0
 __all__ = ['HOUR', 'PAST', 'TOLERATED', 'SUSPECT', 'Hours', 'hours', 'Span', 'share', 'failing', 'refusing', 'models', 'silent',
@@ -87,11 +87,11 @@ def hours(folder: Path) -> Hours:
     return result
 
 # %% ../../../notebooks/12_monitor/25_operations.ipynb #f29ef0a2
-def _counted(folder: Path, name: str, by: str, what: str, columns: Mapping[str, str]) -> list[tuple[Any, ...]]:
+def _counted(folder: Path, name: str, by: str, what: str, types: Mapping[str, str]) -> list[tuple[Any, ...]]:
     """Return a count for each hour, written as 2013-11-02 07, and each value of two expressions."""
     import duckdb
 
-    table = view(folder, name, {"time": "VARCHAR", **columns})
+    table = columns(folder, name, {"time": "VARCHAR", **types})
     hour = "replace(substr(time, 1, 13), 'T', ' ')"  # the log writes all times in UTC
     return duckdb.execute(
         f"SELECT {hour}, {by}, {what} FROM {table} WHERE time IS NOT NULL GROUP BY ALL ORDER BY ALL"
@@ -224,12 +224,10 @@ def _earlier(log: Hours, span: Span) -> tuple[np.ndarray, float]:
         apart = -(-length // step) * step
         begins = [span.now.start - apart * k for k in range(1, PAST // apart + 1)]
         counts = [log.answered[begin : begin + length].sum() for begin in begins if begin >= 0]
-        if len(counts) >= 3:
-            break
-    found = np.array(counts, dtype=float)
-    return found[found > 0] if np.median(
-        counts or [0]
-    ) else found, least  # an earlier outage says nothing of what is usual
+        if len(counts) >= 3:  # an earlier outage says nothing of what is usual
+            found = np.array(counts, dtype=float)
+            return found[found > 0] if np.median(found) else found, least
+    return np.array([]), 0.0
 
 # %% ../../../notebooks/12_monitor/25_operations.ipynb #0911c858
 def _longest(where: np.ndarray) -> int:

@@ -22,8 +22,8 @@ __all__ = ['KINDS', 'ONE_SIDED', 'Rules', 'Rule', 'rule_of', 'check_rules', 'anc
 # %% ../../../notebooks/12_monitor/63_rule.ipynb #a3922719
 KINDS = {
     "operations": ("errors", "fallback", "models", "refused", "silence"),
-    "quality": ("missing", "constant", "frozen", "late", "outside", "unit", "new value", "doubles"),
-    "traffic": ("shift", "score shift", "decision shift", "joint shift"),
+    "quality": ("missing field", "missing", "constant", "frozen", "late", "outside", "unit", "new value", "doubles"),
+    "traffic": ("shift", "field shift", "feature shift", "score shift", "decision shift", "joint shift"),
     "world": ("label shift", "concept shift", "labels flipped", "loss", "slice loss", "coverage"),
     "age": ("age",),
 }
