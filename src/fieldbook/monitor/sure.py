@@ -18,7 +18,7 @@ from ..package.reference import Stream
 __all__ = ['LEAST', 'clusters', 'drawn', 'unrest_of', 'wander', 'surprise', 'figure_of', 'error_of', 'spanned']
 
 # %% ../../../notebooks/12_monitor/44_sure.ipynb #7a901e08
-LEAST = 10  # clusters below which a bootstrap over them says little
+LEAST = 5  # clusters below which a bootstrap over them says little
 
 # %% ../../../notebooks/12_monitor/44_sure.ipynb #3fc38faa
 def clusters(rows: Rows) -> np.ndarray:
