@@ -56,8 +56,8 @@ class Fault(Strict):
     ----------
     kind : of the fault.
     fields : that are changed; of `concept`, whose effect is reversed.
-    size : of a shift, in standard deviations; else the share of rows or of labels that are changed, or of `shares` by how much the first outcome's
-        share moves.
+    size : of a shift, in standard deviations; of `shares`, the share that the last outcome gets; else the share of
+        rows, or of labels, that are changed.
     how : the conversion of a unit.
     """
 
@@ -105,7 +105,7 @@ def rows_drawn(label: np.ndarray, fault: Fault, rng: np.random.Generator) -> np.
     known = np.isfinite(label)
     most = label[known].max()
     share = (label[known] == most).mean()
-    wanted = float(np.clip(share + fault.size, 0.02, 0.98))
+    wanted = float(np.clip(fault.size, 0.02, 0.98))
     weight = np.where(label == most, wanted / share, (1 - wanted) / (1 - share)) * known
     return np.sort(rng.choice(count, count, p=weight / weight.sum()))
 
