@@ -181,7 +181,9 @@ def monitor(
     to: Annotated[Path | None, option("folder for the report; LOGS/monitor if not given")] = None,
     now: Annotated[str | None, option("the time of looking, UTC, as in 2013-11-02T08:00")] = None,
     every: Annotated[float | None, typer.Option(min=1, help="look again after so many seconds, until stopped")] = None,
-    port: Annotated[int | None, option("beside --every: figures for Prometheus at http://127.0.0.1:PORT/metrics")] = None,
+    port: Annotated[
+        int | None, option("beside --every: figures for Prometheus at http://127.0.0.1:PORT/metrics")
+    ] = None,
 ) -> None:
     """Say whether the model is still right, how sure that is, what it costs, and why."""
     if every is None:

@@ -82,6 +82,7 @@ SECTIONS: dict[str, Any] = {
     "tune": "select.tune:Tune",
     "package": "package.package:Package",
     "measure": "measure.latency:Measure",
+    "monitor": "monitor.monitor:Monitor",
     "rules": "monitor.rule:Rules",
 }
 # What a file of conf/model/ may say beside what builds the model.

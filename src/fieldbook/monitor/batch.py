@@ -38,10 +38,14 @@ def read_file(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str, keep_default_na=False)
+        return (
+            pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str, keep_default_na=False)
+        )
     except (ValueError, OSError) as error:
         line = str(error).splitlines()[0]
-        raise FieldbookError(f"{path} cannot be read as CSV or Parquet ({line}): say which file holds requests") from None
+        raise FieldbookError(
+            f"{path} cannot be read as CSV or Parquet ({line}): say which file holds requests"
+        ) from None
 
 # %% ../../../notebooks/12_monitor/21_batch.ipynb #87ea9661
 def typed(frame: pd.DataFrame, request: dict[str, Column]) -> pd.DataFrame:

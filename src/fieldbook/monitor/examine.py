@@ -19,7 +19,7 @@ from .look import look
 from .notice import Notice
 from .parts import Parts, parts
 from .performance import Performance, performance
-from .ripe import ripe_after, weights
+from .ripe import weights
 from .rows import Rows
 from .shares import Shares, shares_now
 from .symptom import Symptom
@@ -77,7 +77,7 @@ class Examined:
     shares: Shares | None = None
     coverage: Coverage | None = None
     drawn: Seen | None = None
-    joint: domain.Shifted | None = None
+    joint: domain.Joint | None = None
 
 # %% ../../../notebooks/12_monitor/74_examine.ipynb #090dc77f
 def examine(rows: Rows, window: Window, against: Against, also: Sequence[Symptom] = (), deep: bool = False) -> Examined:
@@ -114,6 +114,6 @@ def examine(rows: Rows, window: Window, against: Against, also: Sequence[Symptom
         joint=joint,
     )
 
-# %% ../../../notebooks/12_monitor/74_examine.ipynb #8ee6faab
-def _joint(joint: domain.Shifted | None, rows: Rows, window: Window, against: Against) -> list[Symptom]:
+# %% ../../../notebooks/12_monitor/74_examine.ipynb #6305dcd0
+def _joint(joint: domain.Joint | None, rows: Rows, window: Window, against: Against) -> list[Symptom]:
     return domain.joint_symptoms(joint, rows, window.name, against.notice.chance) if joint else []

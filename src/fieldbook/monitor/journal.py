@@ -106,7 +106,9 @@ def _outputs(batch: pa.RecordBatch, reader: Reader) -> np.ndarray:
         name = "value" if reader.task.value else "probability"
         return batch.column(name).to_numpy(zero_copy_only=False).astype(float)[:, None]
     shares = batch.column("probabilities")
-    return np.stack([shares.field(name).to_numpy(zero_copy_only=False) for name in reader.task.columns], axis=1).astype(float)
+    return np.stack([shares.field(name).to_numpy(zero_copy_only=False) for name in reader.task.columns], axis=1).astype(
+        float
+    )
 
 # %% ../../../notebooks/12_monitor/20_journal.ipynb #3e80f1cc
 def _decision(batch: pa.RecordBatch, reader: Reader) -> np.ndarray:

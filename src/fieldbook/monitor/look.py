@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import numpy as np
-from .concept import concept, concept_symptoms
 
 from ..core.interval import Evaluate
+from .concept import concept, concept_symptoms
 from .notice import Notice
 from .parts import explained_by_shares
 from .performance import loss_symptoms, performance

@@ -71,7 +71,12 @@ BLIND = (
 
 # %% ../../../notebooks/12_monitor/75_report.ipynb #42120025
 def assemble(
-    reader: Reader, told: Told, looks: Sequence[Examined], opened: Sequence[Alert], judged: Judgement | None, until: np.datetime64
+    reader: Reader,
+    told: Told,
+    looks: Sequence[Examined],
+    opened: Sequence[Alert],
+    judged: Judgement | None,
+    until: np.datetime64,
 ) -> dict[str, Any]:
     """Return all that was found, ready for JSON.
 
@@ -84,7 +89,10 @@ def assemble(
     judged : the streams in the last window, if there is one.
     until : the moment of looking.
     """
-    latest = [[one for one in looks if one.window.name == name][-1] for name in dict.fromkeys(one.window.name for one in looks)]
+    latest = [
+        [one for one in looks if one.window.name == name][-1]
+        for name in dict.fromkeys(one.window.name for one in looks)
+    ]
     reference, manifest = reader.reference, reader.manifest
     return {
         "name": manifest.name,
@@ -92,7 +100,12 @@ def assemble(
         "version": manifest.version,
         "until": str(until.astype("datetime64[s]")),
         "unit": reference.unit,
-        "reference": {"rows": reference.rows, "begins": reference.begins, "ends": reference.ends, "loss": thousand(reference.loss)},
+        "reference": {
+            "rows": reference.rows,
+            "begins": reference.begins,
+            "ends": reference.ends,
+            "loss": thousand(reference.loss),
+        },
         "log": asdict(told),
         "verdict": verdict(latest, opened, reference.unit),
         "alerts": [alert.model_dump(mode="json") for alert in opened],
@@ -130,7 +143,9 @@ def _streams(judged: Judgement) -> list[dict[str, Any]]:
         one = judged.at(name)
         effect = {"value": float(one.effect), "low": float(one.low), "high": float(one.high)}
         missing = {"missing": float(one.missing), "missing_usual": float(one.missing_usual)}
-        found.append({"stream": name, "effect": effect, "usual": float(one.usual), "surprise": float(one.surprise), **missing})
+        found.append(
+            {"stream": name, "effect": effect, "usual": float(one.usual), "surprise": float(one.surprise), **missing}
+        )
     return sorted(found, key=lambda row: abs(row["usual"]) - abs(row["effect"]["value"]))
 
 # %% ../../../notebooks/12_monitor/75_report.ipynb #87f386c5
@@ -162,7 +177,9 @@ def tables(report: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the tables of the page: `title`, `words`, `columns`, `rows`."""
     names = dict.fromkeys(one["window"] for one in report["windows"])
     latest = [[one for one in report["windows"] if one["window"] == name][-1] for name in names]
-    return [*filter(None, [_causes(latest), _latest(latest), _parts(latest), _slices(latest), _moved(report), _log(report)])]
+    return [
+        *filter(None, [_causes(latest), _latest(latest), _parts(latest), _slices(latest), _moved(report), _log(report)])
+    ]
 
 # %% ../../../notebooks/12_monitor/75_report.ipynb #cae65c4b
 def _causes(latest: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -171,8 +188,17 @@ def _causes(latest: list[dict[str, Any]]) -> dict[str, Any] | None:
         for one in latest
         for cause in one["causes"]
     ]
-    words = "Each explains the symptoms that go with it; the costliest first." if rows else "None: nothing differs by more than is usual."
-    return {"title": "Causes in the latest windows", "words": words, "rows": rows, "columns": ["window", "cause", "adds to the loss of 1,000", "probability of chance", "why"]}
+    words = (
+        "Each explains the symptoms that go with it; the costliest first."
+        if rows
+        else "None: nothing differs by more than is usual."
+    )
+    return {
+        "title": "Causes in the latest windows",
+        "words": words,
+        "rows": rows,
+        "columns": ["window", "cause", "adds to the loss of 1,000", "probability of chance", "why"],
+    }
 
 # %% ../../../notebooks/12_monitor/75_report.ipynb #3509a96b
 def _latest(latest: list[dict[str, Any]]) -> dict[str, Any]:
@@ -180,29 +206,77 @@ def _latest(latest: list[dict[str, Any]]) -> dict[str, Any]:
     for one in latest:
         lost, expects = (one["lost"] or {}).get("whole"), one["expects"]
         came = [lost["loss"], lost["change"], shown(lost["usual"])] if lost else ["", "", ""]
-        rows.append([f"{one['window']}<br>{one['begins'][:16]}", f"{one['rows']:,}", f"{one['known']:,}", expects["loss"] if expects else "", *came])
-    columns = ["window", "rows", "outcomes known", "loss expected", "loss came out", "against the reference", "usual difference"]
-    return {"title": "The latest windows", "words": "Outcomes that come early are not like those that come late: they are weighed by their chance of being known by now.", "rows": [[markup(row[0].replace("T", " ")), *row[1:]] for row in rows], "columns": columns}
+        rows.append(
+            [
+                f"{one['window']}<br>{one['begins'][:16]}",
+                f"{one['rows']:,}",
+                f"{one['known']:,}",
+                expects["loss"] if expects else "",
+                *came,
+            ]
+        )
+    columns = [
+        "window",
+        "rows",
+        "outcomes known",
+        "loss expected",
+        "loss came out",
+        "against the reference",
+        "usual difference",
+    ]
+    return {
+        "title": "The latest windows",
+        "words": "Outcomes that come early are not like those that come late: they are weighed by their chance of being known by now.",
+        "rows": [[markup(row[0].replace("T", " ")), *row[1:]] for row in rows],
+        "columns": columns,
+    }
 
 # %% ../../../notebooks/12_monitor/75_report.ipynb #1f902c4b
 def _parts(latest: list[dict[str, Any]]) -> dict[str, Any] | None:
     rows = [
-        [one["window"], *(one["parts"][name] or "" for name in ("change", "traffic", "shares", "world")), one["parts"]["words"]]
+        [
+            one["window"],
+            *(one["parts"][name] or "" for name in ("change", "traffic", "shares", "world")),
+            one["parts"]["words"],
+        ]
         for one in latest
         if one["parts"]
     ]
     words = "The change of the loss of 1,000 rows: what the inputs explain, what the shares of outcomes add, and what remains, which is the world. The parts add up."
-    return {"title": "Told apart", "words": words, "rows": rows, "columns": ["window", "change", "traffic", "shares", "world", "in words"]} if rows else None
+    return (
+        {
+            "title": "Told apart",
+            "words": words,
+            "rows": rows,
+            "columns": ["window", "change", "traffic", "shares", "world", "in words"],
+        }
+        if rows
+        else None
+    )
 
 # %% ../../../notebooks/12_monitor/75_report.ipynb #63c39484
 def _slices(latest: list[dict[str, Any]]) -> dict[str, Any] | None:
     rows = [
-        [one["window"], name, f"{figures['rows']:,}", figures["loss"], figures["change"], f"{one['lost']['beyond'].get(name, 1):.1g}"]
+        [
+            one["window"],
+            name,
+            f"{figures['rows']:,}",
+            figures["loss"],
+            figures["change"],
+            f"{one['lost']['beyond'].get(name, 1):.1g}",
+        ]
         for one in latest
         if one["lost"]
         for name, figures in one["lost"]["slices"].items()
     ]
-    columns = ["window", "slice", "rows", "loss", "against its reference", "probability that it moved no more than all rows"]
+    columns = [
+        "window",
+        "slice",
+        "rows",
+        "loss",
+        "against its reference",
+        "probability that it moved no more than all rows",
+    ]
     return {"title": "By slice", "words": "", "rows": rows, "columns": columns} if rows else None
 
 # %% ../../../notebooks/12_monitor/75_report.ipynb #a02706f5
@@ -213,7 +287,11 @@ def _moved(report: dict[str, Any], most: int = 15) -> dict[str, Any] | None:
     ]
     columns = ["stream", "shift in sd", "usual up to", "probability of chance", "missing, points"]
     words = f"The {len(rows)} of {len(report['streams'])} streams that are farthest beyond what windows of this length differ anyway."
-    return {"title": "Inputs and answers in the last window", "words": words, "rows": rows, "columns": columns} if rows else None
+    return (
+        {"title": "Inputs and answers in the last window", "words": words, "rows": rows, "columns": columns}
+        if rows
+        else None
+    )
 
 # %% ../../../notebooks/12_monitor/75_report.ipynb #01f6ba4e
 def _log(report: dict[str, Any]) -> dict[str, Any] | None:
@@ -227,8 +305,16 @@ def _log(report: dict[str, Any]) -> dict[str, Any] | None:
     }
     rows = [[f"{log[name]:,}", words] for name, words in said.items() if log[name]]
     rows += [[f"{times:,}", f"rows of another model, {name}, are left out"] for name, times in log["others"].items()]
-    rows += [[len(log["unknown"]), f"fields that the contract does not know: {listed(log['unknown'][:5])}"]] if log["unknown"] else []
-    return {"title": "What else is in the log", "words": "", "rows": rows, "columns": ["how many", "what"]} if rows else None
+    rows += (
+        [[len(log["unknown"]), f"fields that the contract does not know: {listed(log['unknown'][:5])}"]]
+        if log["unknown"]
+        else []
+    )
+    return (
+        {"title": "What else is in the log", "words": "", "rows": rows, "columns": ["how many", "what"]}
+        if rows
+        else None
+    )
 
 # %% ../../../notebooks/12_monitor/75_report.ipynb #c5269b92
 def runbook(path: Path, alerts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from .cause import Cause
 from pydantic import Field, field_validator
 
 from .. import FieldbookError
 from ..core.strict import Strict, no_such
+from .cause import Cause
 from .symptom import LAYERS, Figure, Symptom
 
 # %% auto #0

@@ -88,7 +88,9 @@ def _of_hours(name: str, rows: Rows, stretch: Stretch) -> list[Window]:
     ends = np.arange(first + step, last + 2 * step, step)
     whole = ends[ends <= rows.time[-1]]
     ends = whole if len(whole) else ends[:1]
-    begins = ends - np.timedelta64(round(3_600_000 * stretch.hours), "ms") if stretch.hours else np.full(len(ends), first)
+    begins = (
+        ends - np.timedelta64(round(3_600_000 * stretch.hours), "ms") if stretch.hours else np.full(len(ends), first)
+    )
     low, high = np.searchsorted(rows.time, begins), np.searchsorted(rows.time, ends)
     spans = zip(begins, ends, low.tolist(), high.tolist())
     return [Window(name, begin, end, slice(start, stop)) for begin, end, start, stop in spans]

@@ -103,10 +103,8 @@ class Log:
     def _open(self) -> None:
         self.close()
         while True:  # whoever mends the folder may find the new file before it is locked, and remove it
-            self.path = (
-                self.folder
-                / f"{self.name}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}-{secrets.token_hex(3)}.jsonl"
-            )
+            name = f"{self.name}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}-{secrets.token_hex(3)}.jsonl"
+            self.path = self.folder / name
             self.file = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o640)
             self.opened = time.monotonic()
             with contextlib.suppress(OSError):
@@ -244,7 +242,7 @@ def records(folder: Path, name: str = "predictions") -> list[dict[str, Any]]:
 
 # %% ../../../notebooks/09_observe/10_log.ipynb #2b93ccce
 def files(folder: Path, name: str) -> list[Path]:
-    """Return the files of a log; of one that is being compacted, the compacted one."""
+    """Return the files of a log, oldest first; one that was being compacted counts once."""
     lines, tables = (sorted(folder.glob(f"{name}-*.{kind}")) for kind in ("jsonl", "parquet"))
     both = {path.stem for path in folder.glob(f"{name}-*.parquet")}
     return sorted([*(path for path in lines if path.stem not in both), *(folder / f"{stem}.parquet" for stem in both)])
@@ -258,23 +256,15 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return pyarrow.parquet.read_table(path.with_suffix(".parquet")).to_pylist()
 
 # %% ../../../notebooks/09_observe/10_log.ipynb #f9671959
-def view(folder: Path, name: str = "predictions", columns: Mapping[str, str] | None = None) -> str:
-    """Return what DuckDB selects from to see a log, as in `duckdb.execute(f"SELECT count(*) FROM {view(logs)}")`.
-
-    Parameters
-    ----------
-    folder, name : of the log.
-    columns : to read, with their types in DuckDB; all, as they are found, if left out. It is much faster with them.
-    """
-    found = files(folder, name)
-    lines, tables = ([str(path) for path in found if path.suffix == kind] for kind in (".jsonl", ".parquet"))
+def view(folder: Path, name: str = "predictions") -> str:
+    """Return what DuckDB selects from to see a log, as in `duckdb.execute(f"SELECT count(*) FROM {view(logs)}")`."""
+    lines, tables = (
+        [str(path) for path in files(folder, name) if path.suffix == kind] for kind in (".jsonl", ".parquet")
+    )
     options = "format = 'newline_delimited', ignore_errors = true, union_by_name = true"
-    options += f", columns = {dict(columns)!r}" if columns else ""
     parts = [f"SELECT * FROM read_json({lines}, {options})"] if lines else []
-    chosen = ", ".join(f'CAST("{name}" AS {kind}) AS "{name}"' for name, kind in (columns or {}).items()) or "*"
-    parts += [f"SELECT {chosen} FROM read_parquet({tables}, union_by_name = true)"] if tables else []
-    nothing = ", ".join(f'NULL AS "{name}"' for name in columns or ["time"])
-    return f"({' UNION ALL BY NAME '.join(parts) or f'SELECT {nothing} WHERE false'})"
+    parts += [f"SELECT * FROM read_parquet({tables}, union_by_name = true)"] if tables else []
+    return f"({' UNION ALL BY NAME '.join(parts) or 'SELECT NULL AS time WHERE false'})"
 
 # %% ../../../notebooks/09_observe/10_log.ipynb #fbd7f475
 def outcomes(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
