@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from .rows import Rows
 from .symptom import Figure, Symptom
@@ -19,7 +20,7 @@ from ..package.unrest import ranks
 
 # %% auto #0
 __all__ = ['ROWS', 'COLUMNS', 'FOLDS', 'RESTLESS', 'LEAST', 'CLIP', 'Pair', 'pair', 'area', 'restless', 'by_chance', 'Witness',
-           'Joint', 'joint', 'joint_shift', 'weights']
+           'Joint', 'joint', 'joint_symptoms', 'weights']
 
 # %% ../../../notebooks/12_monitor/39_domain.ipynb #196cdfe8
 ROWS, COLUMNS, FOLDS = 1_500, 60, 3
@@ -189,12 +190,13 @@ def joint(
     both = pair(reference, rows, seed, [name for name in inputs if moves[name] <= RESTLESS])
     if min(both.new.sum(), (~both.new).sum()) < LEAST or not both.streams:
         return None
-    models = _models(both, seed)
-    value, spread = area(_scores(both, models), both.new)
+    with threadpool_limits(limits=1, user_api="openmp"):  # trees this small are slower on several cores
+        models = _models(both, seed)
+        value, spread = area(_scores(both, models), both.new)
+        witnesses = _witnesses(reference, both, models, value, seed)
     width = float(ndtri((1 + confidence) / 2)) * spread
     here = np.array([moves[name] for name in both.streams])
     usual, surprise = by_chance(here, (int((~both.new).sum()), int(both.new.sum())), value, confidence)
-    witnesses = _witnesses(reference, both, models, value, seed)
     low, high = max(value - width, 0.0), min(value + width, 1.0)
     return Joint(value, low, high, usual, surprise, witnesses, int(both.new.sum()))
 
@@ -228,12 +230,9 @@ def _higher(stream: Stream, codes: np.ndarray, new: np.ndarray) -> bool | None:
     return bool(rank[new & known].mean() > rank[~new & known].mean()) if (new & known).any() else None
 
 # %% ../../../notebooks/12_monitor/39_domain.ipynb #c1d0ed17
-def joint_shift(
-    reference: Reference, rows: Rows, window: str, seed: int, confidence: float = 0.95, hours: float | None = None
-) -> list[Symptom]:
-    """Return the symptom that a window can be told from the reference, with its witnesses; none if rows are too few."""
-    found = joint(reference, rows, seed, confidence, hours)
-    if found is None:
+def joint_symptoms(found: Joint, rows: Rows, window: str, most: float) -> list[Symptom]:
+    """Return the symptom that a window can be told from the reference, if chance explains it in `most` or less."""
+    if found.surprise > most or found.low <= found.usual:
         return []
     way = {True: "higher", False: "lower", None: "otherwise"}
     names = [f"{one.stream.partition(':')[2]} ({way[one.higher]}, {one.worth:.2f})" for one in found.witnesses[:3]]
@@ -243,15 +242,15 @@ def joint_shift(
             layer="traffic",
             kind="joint shift",
             window=window,
-            begins=str(rows.time[0])[:16],
-            ends=str(rows.time[-1])[:16],
+            begins=str(rows.time[0])[:19],
+            ends=str(rows.time[-1])[:19],
             rows=found.rows,
             effect=Figure(value=found.area, low=found.low, high=found.high),
             unit="area under the ROC curve",
             usual=found.usual,
             surprise=found.surprise,
-            words=f"a classifier tells rows of this window from the reference's with an area of {found.area:.2f} "
-            f"({found.low:.2f} to {found.high:.2f}; up to {found.usual:.2f} is usual){by}",
+            words=f"A classifier tells rows of this window from the reference's with an area of {found.area:.2f} "
+            f"({found.low:.2f} to {found.high:.2f}; up to {found.usual:.2f} is usual){by}.",
         )
     ]
 
@@ -267,6 +266,7 @@ def weights(reference: Reference, rows: Rows, seed: int) -> np.ndarray:
     both = pair(reference, rows, seed)
     if min(both.new.sum(), (~both.new).sum()) < LEAST or not both.streams:
         return np.ones(reference.sample.rows)
-    odds = np.exp(np.clip(_scores(both, _models(both, seed)), -8, 8))[~both.new]
+    with threadpool_limits(limits=1, user_api="openmp"):
+        odds = np.exp(np.clip(_scores(both, _models(both, seed)), -8, 8))[~both.new]
     odds = np.clip(odds / odds.mean(), 1 / CLIP, CLIP)
     return odds / odds.mean()

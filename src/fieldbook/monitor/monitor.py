@@ -141,7 +141,10 @@ def looks_a_month(kinds: Mapping[str, Stretch], rows: Rows) -> dict[str, float]:
 def tell(found: Found, reader: Reader, settings: Monitor, rules: Rules, target: Path) -> list[Alert]:
     """Tell by the rules what is new, in the log of alerts and by the webhook; return the alerts that are open."""
     text = lambda time: str(time.astype("datetime64[s]"))
-    looks = [Look(one.window.name, text(one.window.begins), text(one.window.ends), one.causes) for one in found.looks]
+    looks = [
+        Look(window=one.window.name, begins=text(one.window.begins), ends=text(one.window.ends), causes=one.causes)
+        for one in found.looks
+    ]
     streams, month = len(watched(reader.reference, found.rows)), looks_a_month(settings.windows, found.rows)
     for alert in watch(target, looks, rules, month, streams, reader.reference.unit):
         print(f"{'alert' if alert.event == 'open' else 'over'}: {alert.text}")
@@ -196,7 +199,7 @@ def moment(text: str | None) -> np.datetime64:
 
 # %% ../../../notebooks/12_monitor/80_monitor.ipynb #5e06d3ff
 def main(source: Path, champion: Path | None, target: Path | None, now: str | None) -> dict[str, Any]:
-    """Look once: a log, or a file of requests -> report.json, report.html, metrics.prom, alerts-*.jsonl; print the verdict.
+    """Look once: a log or a file of requests -> report.json, report.html, metrics.prom, alerts; print the verdict.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ from .symptom import Figure
 from ..package.judge import Judgement
 
 # %% auto #0
-__all__ = ['BLIND', 'verdict', 'interval', 'assemble', 'thousand', 'plain', 'picture', 'tables', 'runbook', 'page']
+__all__ = ['EARLY', 'BLIND', 'verdict', 'interval', 'assemble', 'thousand', 'plain', 'picture', 'tables', 'runbook', 'page']
 
 # %% ../../../notebooks/12_monitor/75_report.ipynb #9f582032
 def verdict(latest: Sequence[Examined], opened: Sequence[Alert], unit: str) -> dict[str, Any]:
@@ -62,14 +62,17 @@ def interval(one: Figure) -> str:
     """Return a figure with its interval, in words."""
     return f"{shown(one.value)} ({shown(one.low)} to {shown(one.high)})"
 
-# %% ../../../notebooks/12_monitor/75_report.ipynb #39620c04
+# %% ../../../notebooks/12_monitor/75_report.ipynb #dd39ccf8
+EARLY = "Early outcomes are not like late ones: they are weighed by their chance of being known by now."
+
+# %% ../../../notebooks/12_monitor/75_report.ipynb #36b54a83
 BLIND = (
-    "Without outcomes: a change in what the same inputs lead to. What answers let expect supposes that the world is as it was.",
-    "A shift that is small against what windows of training differ anyway: the page says for each stream what is usual.",
+    "Before outcomes are known: that the same inputs lead to something else. What is expected supposes the old world.",
+    "A shift that is small against what windows of training differ anyway; the table of streams says what is usual.",
     "What is not in the log: requests that never came, fields that nobody sends, private fields.",
 )
 
-# %% ../../../notebooks/12_monitor/75_report.ipynb #42120025
+# %% ../../../notebooks/12_monitor/75_report.ipynb #3e0804e0
 def assemble(
     reader: Reader,
     told: Told,
@@ -114,12 +117,12 @@ def assemble(
         "blind": [*BLIND],
     }
 
-# %% ../../../notebooks/12_monitor/75_report.ipynb #01198fb5
+# %% ../../../notebooks/12_monitor/75_report.ipynb #2d3e3fa8
 def thousand(loss: dict[str, float | None]) -> dict[str, float | None]:
     """Return the loss of a row as that of 1,000."""
     return {end: value and 1000 * value for end, value in loss.items()}
 
-# %% ../../../notebooks/12_monitor/75_report.ipynb #e89a6ff3
+# %% ../../../notebooks/12_monitor/75_report.ipynb #1337b0b7
 def plain(one: Examined) -> dict[str, Any]:
     """Return what was found in a window, ready for JSON."""
     content = lambda record: record.model_dump(mode="json") if record else None
@@ -135,7 +138,7 @@ def plain(one: Examined) -> dict[str, Any]:
         "joint": joint,
     }
 
-# %% ../../../notebooks/12_monitor/75_report.ipynb #9e8b0538
+# %% ../../../notebooks/12_monitor/75_report.ipynb #20e7dd67
 def _streams(judged: Judgement) -> list[dict[str, Any]]:
     """Return how far each stream of a window is from the reference, the farthest beyond the usual first."""
     found = []
@@ -148,7 +151,7 @@ def _streams(judged: Judgement) -> list[dict[str, Any]]:
         )
     return sorted(found, key=lambda row: abs(row["usual"]) - abs(row["effect"]["value"]))
 
-# %% ../../../notebooks/12_monitor/75_report.ipynb #87f386c5
+# %% ../../../notebooks/12_monitor/75_report.ipynb #987e47a1
 def picture(report: dict[str, Any], name: str) -> str:
     """Return the loss over windows of one kind as SVG: what came out, and what was expected."""
     windows = [one for one in report["windows"] if one["window"] == name and (one["lost"] or one["expects"])]
@@ -172,7 +175,7 @@ def picture(report: dict[str, Any], name: str) -> str:
     axes.legend(loc="upper left", ncols=3)
     return svg(drawn, f"Loss of 1,000 rows by {name}, expected and come out, beside the reference")
 
-# %% ../../../notebooks/12_monitor/75_report.ipynb #341a8f99
+# %% ../../../notebooks/12_monitor/75_report.ipynb #93a88391
 def tables(report: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the tables of the page: `title`, `words`, `columns`, `rows`."""
     names = dict.fromkeys(one["window"] for one in report["windows"])
@@ -181,7 +184,7 @@ def tables(report: dict[str, Any]) -> list[dict[str, Any]]:
         *filter(None, [_causes(latest), _latest(latest), _parts(latest), _slices(latest), _moved(report), _log(report)])
     ]
 
-# %% ../../../notebooks/12_monitor/75_report.ipynb #cae65c4b
+# %% ../../../notebooks/12_monitor/75_report.ipynb #b47b4b8b
 def _causes(latest: list[dict[str, Any]]) -> dict[str, Any] | None:
     rows = [
         [one["window"], cause["kind"], cause["cost"] or "", f"{cause['surprise']:.1g}", cause["words"]]
@@ -200,7 +203,7 @@ def _causes(latest: list[dict[str, Any]]) -> dict[str, Any] | None:
         "columns": ["window", "cause", "adds to the loss of 1,000", "probability of chance", "why"],
     }
 
-# %% ../../../notebooks/12_monitor/75_report.ipynb #3509a96b
+# %% ../../../notebooks/12_monitor/75_report.ipynb #ccda00f6
 def _latest(latest: list[dict[str, Any]]) -> dict[str, Any]:
     rows = []
     for one in latest:
@@ -226,12 +229,12 @@ def _latest(latest: list[dict[str, Any]]) -> dict[str, Any]:
     ]
     return {
         "title": "The latest windows",
-        "words": "Outcomes that come early are not like those that come late: they are weighed by their chance of being known by now.",
+        "words": EARLY,
         "rows": [[markup(row[0].replace("T", " ")), *row[1:]] for row in rows],
         "columns": columns,
     }
 
-# %% ../../../notebooks/12_monitor/75_report.ipynb #1f902c4b
+# %% ../../../notebooks/12_monitor/75_report.ipynb #7dcf569d
 def _parts(latest: list[dict[str, Any]]) -> dict[str, Any] | None:
     rows = [
         [
@@ -242,7 +245,10 @@ def _parts(latest: list[dict[str, Any]]) -> dict[str, Any] | None:
         for one in latest
         if one["parts"]
     ]
-    words = "The change of the loss of 1,000 rows: what the inputs explain, what the shares of outcomes add, and what remains, which is the world. The parts add up."
+    words = (
+        "The change of the loss of 1,000 rows: what the inputs explain, what the shares of outcomes add, and what "
+        "remains, which is the world. The parts add up."
+    )
     return (
         {
             "title": "Told apart",
@@ -254,7 +260,7 @@ def _parts(latest: list[dict[str, Any]]) -> dict[str, Any] | None:
         else None
     )
 
-# %% ../../../notebooks/12_monitor/75_report.ipynb #63c39484
+# %% ../../../notebooks/12_monitor/75_report.ipynb #21d06e64
 def _slices(latest: list[dict[str, Any]]) -> dict[str, Any] | None:
     rows = [
         [
@@ -279,21 +285,23 @@ def _slices(latest: list[dict[str, Any]]) -> dict[str, Any] | None:
     ]
     return {"title": "By slice", "words": "", "rows": rows, "columns": columns} if rows else None
 
-# %% ../../../notebooks/12_monitor/75_report.ipynb #a02706f5
+# %% ../../../notebooks/12_monitor/75_report.ipynb #7f3c9209
 def _moved(report: dict[str, Any], most: int = 15) -> dict[str, Any] | None:
     rows = [
         [row["stream"], row["effect"], shown(row["usual"]), f"{row['surprise']:.1g}", f"{100 * row['missing']:+.1f}"]
         for row in report["streams"][:most]
     ]
     columns = ["stream", "shift in sd", "usual up to", "probability of chance", "missing, points"]
-    words = f"The {len(rows)} of {len(report['streams'])} streams that are farthest beyond what windows of this length differ anyway."
+    words = (
+        f"The {len(rows)} of {len(report['streams'])} streams that are farthest beyond what is usual in such windows."
+    )
     return (
         {"title": "Inputs and answers in the last window", "words": words, "rows": rows, "columns": columns}
         if rows
         else None
     )
 
-# %% ../../../notebooks/12_monitor/75_report.ipynb #01f6ba4e
+# %% ../../../notebooks/12_monitor/75_report.ipynb #5424fae3
 def _log(report: dict[str, Any]) -> dict[str, Any] | None:
     log = report["log"]
     said = {
@@ -316,7 +324,7 @@ def _log(report: dict[str, Any]) -> dict[str, Any] | None:
         else None
     )
 
-# %% ../../../notebooks/12_monitor/75_report.ipynb #c5269b92
+# %% ../../../notebooks/12_monitor/75_report.ipynb #7669379e
 def runbook(path: Path, alerts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the entries of the runbook: `anchor`, `title`, `html`, and whether an open alert leads there."""
     wanted, found = {alert["runbook"] for alert in alerts}, []
@@ -326,7 +334,7 @@ def runbook(path: Path, alerts: Sequence[dict[str, Any]]) -> list[dict[str, Any]
         found.append({"anchor": anchor, "title": title.strip(), "html": prose(text), "open": anchor in wanted})
     return found
 
-# %% ../../../notebooks/12_monitor/75_report.ipynb #f596487d
+# %% ../../../notebooks/12_monitor/75_report.ipynb #ca81df04
 def page(report: dict[str, Any], book: Path) -> str:
     """Return the page, which loads nothing from anywhere.
 
