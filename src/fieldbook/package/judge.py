@@ -161,7 +161,8 @@ def _moved(
     freedom = np.where(between > 0, freedom, 1e6)
     with np.errstate(divide="ignore", invalid="ignore"):
         chance = np.where((rows > 0) & (spread > 0), 2 * stdtr(freedom, -np.abs(away) / np.sqrt(spread)), 1.0)
-    seen = (windows > 0) & (np.abs(away) <= most)
+    believed = np.where(between > 0, np.abs(away) * between / np.maximum(between + variance / one, 1e-300), np.inf)
+    seen = (windows > 0) & (believed <= most)
     chance = np.where(seen, np.maximum(chance, 1 / (windows + 1)), chance)
     bound = stdtrit(np.minimum(degrees, 1e6), 1 - (1 - _level(z)) / 2) * np.sqrt(between + learnt)
 
@@ -231,6 +232,7 @@ def _empty(of: np.ndarray, base: np.ndarray, restless: np.ndarray) -> tuple[np.n
     low, high = np.where(count < rows, low, 1.0), np.where(count > 0, high, 1.0)
     chance = np.where(rows > 0, np.minimum(1, 2 * np.minimum(high, low)), 1.0)
     now, then = count / some, (base[:, MISSING] / np.maximum(total, 1))[:, None]
-    seen = (windows > 0) & (now >= then) & (now <= most)
+    believed = (now - then) * between / np.maximum(width, 1e-300)
+    seen = (windows > 0) & (between > 0) & (now >= then) & (believed <= most - then)
     chance = np.where(seen, np.maximum(chance, 1 / (windows + 1)), chance)
     return np.where(rows > 0, now - then, 0.0), np.maximum(most - then, 0), chance
