@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -16,13 +17,16 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from fieldbook.observe.dashboard import HEADERS, page, summary
 from fieldbook.observe.history import History
+from fieldbook.observe.training import Training
+from fieldbook.package.bins import Bins
+from fieldbook.package.reference import Stream
 
 pytestmark = [pytest.mark.slow, needs_browser]
 EVIL = "</script><img src=x onerror=\"document.title='broken in'\"><b>"
 
 
-def figures(label: str = EVIL) -> bytes:
-    """Return the summary of ten minutes in which every label is hostile, or another one."""
+def figures(label: str = EVIL, before: Training | None = None) -> bytes:
+    """Return the summary of ten minutes in which every label is hostile, or another one; and training, if given."""
     registry, clock = CollectorRegistry(), iter(range(0, 10_000, 15))
     told = lambda kind, name, labels=(), **more: kind("fieldbook_" + name, ".", labels, registry=registry, **more)
     seconds, rows = told(Histogram, "request_seconds", ["outcome"]), told(Counter, "rows")
@@ -38,7 +42,14 @@ def figures(label: str = EVIL) -> bytes:
         rows.inc()
         scores.labels(label).observe(0.3)
         [counter.labels(label).inc() for counter in counters]
-    return json.dumps(summary(history), allow_nan=False).encode()
+    return json.dumps(summary(history, before), allow_nan=False).encode()
+
+
+def training_of(label: str) -> Training:
+    """Return what training was like: half of each, with all values there."""
+    bins = Bins(edges=[0.0, 0.5, 1.0])
+    stream = Stream(kind="score", bins=bins, counts=[0, 0, 10, 10, 0], mean=0.5)
+    return Training({label: 0.5, "never": 0.5}, {label: stream}, {label: stream}, None)
 
 
 @contextmanager
@@ -73,7 +84,7 @@ def served(html: str, answers: Iterator[bytes | None]) -> Iterator[str]:
 
 def test_hostile_names_are_shown_as_text(tmp_path: Path) -> None:
     """The page draws everything, under its own policy, and makes no element of what data says."""
-    body = figures()
+    body = figures(EVIL, training_of(EVIL))
     with served(page(EVIL), iter(lambda: body, None)) as address:
         document, console = opened(address, tmp_path, 3)
     assert console == "", "the policy must let the page's own script and style through, and nothing may fail"
@@ -81,6 +92,19 @@ def test_hostile_names_are_shown_as_text(tmp_path: Path) -> None:
     assert "<img" not in drawn and "<title>broken in" not in drawn and drawn.count("&lt;img src=x") >= 8
     assert drawn.count('role="img"') == 4 and drawn.count("aria-label=") == 4, "every chart says what it shows"
     assert "39 predictions" in drawn and "NaN" not in drawn and "undefined" not in drawn
+    assert "mean score of &lt;" not in drawn.replace(f"mean score of {escape(EVIL, quote=False)}", "")
+    assert "training: mean 0.5" in drawn and "of the rows; in training, in 0 %." in drawn
+    assert "decided: never" in drawn and drawn.count("\u25b2 missing: ") == 1
+
+
+def test_without_a_reference_nothing_is_said_of_training(tmp_path: Path) -> None:
+    """An older champion has none: the page is as it was."""
+    body = figures("late")
+    with served(page("title"), iter(lambda: body, None)) as address:
+        document, console = opened(address, tmp_path, 3)
+    assert console == "" and re.search(r'<figure hidden=""><h2>Now against training', document)
+    drawn = re.sub(r"(?s)<script>.*?</script>", "", document)
+    assert "training: mean" not in drawn and drawn.count('role="img"') == 4
 
 
 def test_injected_markup_does_not_run(tmp_path: Path) -> None:
@@ -110,6 +134,7 @@ def test_the_last_figures_stay_when_the_server_is_gone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dark", [False, True])
 def test_the_dashboard_can_be_read_by_everybody(tmp_path: Path, dark: bool) -> None:
     """axe-core finds nothing serious on the page, drawn with figures, in either look."""
-    told = f"<script>window.fetch = async () => new Response({json.dumps(figures('late').decode())});</script>"
+    body = json.dumps(figures("late", training_of("late")).decode())
+    told = f"<script>window.fetch = async () => new Response({body});</script>"
     drawn = page("Trains").replace("<script>", f"{told}<script>", 1)
     assert serious(drawn, tmp_path, dark) == []

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -15,14 +16,20 @@ from ..core.page import markup, render, source
 from ..core.words import ratio, rounded
 from .history import ANSWERED, OUTCOMES, History, Window, latency, requests
 from .series import Growth, quantile
+from .training import Training
 from .verdict import judged
 
 # %% auto #0
 __all__ = ['STYLE', 'SCRIPT', 'POLICY', 'HEADERS', 'FIGURES', 'summary', 'digest', 'page', 'follow', 'as_json']
 
 # %% ../../../notebooks/09_observe/90_dashboard.ipynb #8a08e144
-def summary(history: History) -> dict[str, Any]:
+def summary(history: History, before: Training | None = None) -> dict[str, Any]:
     """Return what the page shows, ready for JSON: numbers, text and None, never NaN.
+
+    Parameters
+    ----------
+    history : of the counters.
+    before : what training was like, if that is known.
 
     Returns
     -------
@@ -34,8 +41,8 @@ def summary(history: History) -> dict[str, Any]:
     by field, `feedback`, `kept`, `lost`; `p50`, `p99` (seconds).
     `each` : the same by minute, oldest first, None in a gap: `requests` by outcome, `rows`, `p50`, `p99`, `decisions`
     (shares), `value` (mean), `lag` (seconds).
-    `scores`, `fields` : see there. `in_flight`, `lag`, `slowest` (the bound above which no latency is told),
-    `left_out` (series).
+    `scores`, `fields`, `training` : see `judged`. `in_flight`, `lag`, `slowest` (the bound above which no latency is
+    told), `left_out` (series).
     """
     window = Window(history)
     bounds, now = history.series.bounds("request_seconds"), datetime.now(UTC)
@@ -43,7 +50,7 @@ def summary(history: History) -> dict[str, Any]:
     return {
         "at": now.isoformat(timespec="seconds"),
         "watched": rounded(window.watched),
-        **judged(history, window),
+        **judged(history, window, before),
         "models": [{**dict(labels), "since": when(at)} for labels, at in history.models.items()],
         "hour": _hour(window.whole),
         "each": _minutes(window),
@@ -126,6 +133,7 @@ FIGURES = {  # id -> heading
     "latency": "Time to an answer",
     "decisions": "Decisions",
     "scores": "Scores, now against earlier",
+    "against": "Now against training",
     "value": "Predicted value, mean",
     "missing": "Missing values, share of rows",
     "unseen": "Unseen in training, share of rows",
@@ -140,11 +148,11 @@ def page(title: str) -> str:
     return render("dashboard.html", title=title, **whole)
 
 # %% ../../../notebooks/09_observe/90_dashboard.ipynb #b395dcf4
-def follow() -> History:
+def follow(before: Training | None = None) -> History:
     """Return the history of this service, all workers together, which writes what the page fetches; not started yet."""
-    return History(write=as_json)
+    return History(write=partial(as_json, before=before))
 
 # %% ../../../notebooks/09_observe/90_dashboard.ipynb #e87ed017
-def as_json(history: History) -> bytes:
+def as_json(history: History, before: Training | None = None) -> bytes:
     """Return the `summary` as the page fetches it."""
-    return json.dumps(summary(history), allow_nan=False, separators=(",", ":")).encode()
+    return json.dumps(summary(history, before), allow_nan=False, separators=(",", ":")).encode()

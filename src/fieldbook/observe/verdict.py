@@ -10,6 +10,7 @@ from typing import Any
 
 from ..core.words import count, duration, lately, percent, ratio, rounded
 from .history import History, Watch, Window, has_risen, latency, requests
+from .training import Training, against, strange
 
 # %% auto #0
 __all__ = ['KINDS', 'fields', 'scores', 'faults', 'changes', 'verdict', 'judged']
@@ -158,9 +159,13 @@ def _plainly(history: History, window: Window) -> str:
     return f"{count(window.whole.total('rows_total'), 'prediction')} {span}{quick}{model}."
 
 # %% ../../../notebooks/09_observe/80_verdict.ipynb #93ad6937
-def judged(history: History, window: Window | None = None) -> dict[str, Any]:
-    """Return the verdict of a history, and what it rests on: `verdict`, `fields` by kind, and `scores`."""
+def judged(history: History, window: Window | None = None, before: Training | None = None) -> dict[str, Any]:
+    """Return the verdict of a history, and what it rests on: `verdict`, `fields` by kind, `scores`, and `training`.
+
+    The last is the hour against training, None where that is not known.
+    """
     window = window or Window(history)
     rows, scored = {kind: fields(window, kind, history.watch) for kind in KINDS}, scores(window, history.watch)
-    wrong = faults(history, window) + changes(history, window, rows, scored)
-    return {"verdict": verdict(history, window, wrong), "fields": rows, "scores": scored}
+    then = None if before is None else against(before, window)
+    wrong = faults(history, window) + changes(history, window, rows, scored) + (strange(then) if then else [])
+    return {"verdict": verdict(history, window, wrong), "fields": rows, "scores": scored, "training": then}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .bins import MISSING
+from .bins import MISSING, OTHER
 from .reference import Stream, Unrest
 from .unrest import chi_square, ranks
 
@@ -106,6 +106,9 @@ def judge_all(
     )
     known, before, z = of.copy(), base.copy(), float(ndtri((1 + confidence) / 2))
     known[..., MISSING], before[:, MISSING] = 0, 0
+    for place, name in enumerate(names):  # what many rows did not have, one of as many more may have (Good, 1953)
+        edge = [OTHER, streams[name].bins.size - 1] if streams[name].bins.edges else [OTHER]
+        before[place, edge] = np.maximum(before[place, edge], 1)
     rank, share = ranks(base), before / np.maximum(before.sum(axis=1, keepdims=True), 1)
     moved = _moved(known, rank, share, before.sum(axis=1), restless, z)
     shaped = _shaped(known, share, before.sum(axis=1), restless, z, confidence)
@@ -158,7 +161,8 @@ def _moved(
     freedom = np.where(between > 0, freedom, 1e6)
     with np.errstate(divide="ignore", invalid="ignore"):
         chance = np.where((rows > 0) & (spread > 0), 2 * stdtr(freedom, -np.abs(away) / np.sqrt(spread)), 1.0)
-    seen = (windows > 0) & (np.abs(away) <= most)
+    believed = np.where(between > 0, np.abs(away) * between / np.maximum(between + variance / one, 1e-300), np.inf)
+    seen = (windows > 0) & (believed <= most)
     chance = np.where(seen, np.maximum(chance, 1 / (windows + 1)), chance)
     bound = stdtrit(np.minimum(degrees, 1e6), 1 - (1 - _level(z)) / 2) * np.sqrt(between + learnt)
 
@@ -188,10 +192,9 @@ def _shaped(
     rows = np.maximum(known.sum(axis=2), 1)
     value, degrees = chi_square(known, share[:, None])
     windows, mean, spread, most = restless[0], restless[2], restless[3], restless[7]
-    expected = degrees + rows * mean + degrees * rows / np.maximum(before[:, None], 1)
-    variance = (
-        2 * degrees + 4 * rows * mean + (rows * spread) ** 2 + 2 * degrees * rows / np.maximum(before[:, None], 1)
-    )
+    noise = 1 + rows / np.maximum(before[:, None], 1)  # the reference, too, is known by some rows only
+    expected = degrees * noise + rows * mean
+    variance = 2 * degrees * noise**2 + 4 * noise * rows * mean + (rows * spread) ** 2
     some = degrees > 0
     freedom = np.maximum(2 * expected**2 / np.where(some, variance, 1), 1e-9)
     learnt = np.where(mean > 0, restless[5] * (expected / np.where(mean > 0, rows * mean, 1)) ** 2, 1e9)
@@ -211,7 +214,7 @@ def _shaped(
 # %% ../../../notebooks/08_package/32_judge.ipynb #9530f741
 def _empty(of: np.ndarray, base: np.ndarray, restless: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the missing share less the reference's, the most it had, and the probability of as much either way."""
-    from scipy.special import bdtr, bdtrc, betainc
+    from scipy.special import betainc
 
     rows, count, total = of.sum(axis=2), of[..., MISSING], base.sum(axis=1)
     share = ((base[:, MISSING] + 0.5) / (total + 1))[:, None]
@@ -223,10 +226,13 @@ def _empty(of: np.ndarray, base: np.ndarray, restless: np.ndarray) -> tuple[np.n
     def below(limit: np.ndarray) -> np.ndarray:
         return betainc(share * both, (1 - share) * both, np.clip(limit / some, 0, 1))
 
-    high = np.where(between > 0, 1 - below(count - 0.5), bdtrc(count - 1, rows, share + 0 * rows))
-    low = np.where(between > 0, below(count + 0.5), bdtr(count, rows, share + 0 * rows))
-    chance = np.where(rows > 0, np.minimum(1, 2 * np.minimum(np.where(count > 0, high, 1.0), low)), 1.0)
+    some_more, fewer = np.maximum(count, 1), np.minimum(count, rows - 1)
+    high = np.where(between > 0, 1 - below(count - 0.5), betainc(some_more, rows - some_more + 1, share))
+    low = np.where(between > 0, below(count + 0.5), 1 - betainc(fewer + 1, rows - fewer, share))
+    low, high = np.where(count < rows, low, 1.0), np.where(count > 0, high, 1.0)
+    chance = np.where(rows > 0, np.minimum(1, 2 * np.minimum(high, low)), 1.0)
     now, then = count / some, (base[:, MISSING] / np.maximum(total, 1))[:, None]
-    seen = (windows > 0) & (now >= then) & (now <= most)
+    believed = (now - then) * between / np.maximum(width, 1e-300)
+    seen = (windows > 0) & (between > 0) & (now >= then) & (believed <= most - then)
     chance = np.where(seen, np.maximum(chance, 1 / (windows + 1)), chance)
     return np.where(rows > 0, now - then, 0.0), np.maximum(most - then, 0), chance

@@ -88,12 +88,13 @@ def _restless(windows: np.ndarray, total: np.ndarray, words: bool) -> Unrest:
     empty = windows[:, MISSING] / windows.sum(axis=1)
     base = total[MISSING] / max(total.sum(), 1)
     gaps = _between(empty - base, windows.sum(axis=1), base * (1 - base))[0] if base else 0.0
+    most = base + (_believed(empty - base, windows.sum(axis=1), base * (1 - base), gaps).max() if gaps else 0.0)
     known = np.array(windows, dtype=float)
     known[:, MISSING] = 0
     rows = known.sum(axis=1)
     known, rows = known[rows > 0], rows[rows > 0]
     if not len(rows):
-        return Unrest(windows=len(windows), mean=0, shape=0, missing=_four(gaps), missing_most=_four(empty.max()))
+        return Unrest(windows=len(windows), mean=0, shape=0, missing=_four(gaps), missing_most=_four(most))
     rank, shares = ranks(total), np.where(np.arange(len(total)) == MISSING, 0, total) / max(total[1:].sum(), 1)
     away = (known * rank).sum(axis=1) / rows - 0.5
     variance = float((shares * rank**2).sum() - 0.25)
@@ -108,7 +109,7 @@ def _restless(windows: np.ndarray, total: np.ndarray, words: bool) -> Unrest:
         degrees=_four(degrees),
         mean_most=_four(far),
         shape_most=_four(highest),
-        missing_most=_four(empty.max()),
+        missing_most=_four(most),
     )
 
 # %% ../../../notebooks/08_package/27_unrest.ipynb #1cdc95b4
@@ -130,21 +131,26 @@ def _between(away: np.ndarray, rows: np.ndarray, variance: float) -> tuple[float
     centred = away - (weight * away).sum() / weight.sum()
     excess = (weight * centred**2).sum() - (len(rows) - 1)
     between = max(0.0, excess / (weight.sum() - (weight**2).sum() / weight.sum()))
-    believed = away * between / (between + variance / rows)  # without the chance that is in it
+    believed = _believed(away, rows, variance, float(np.sqrt(between)))
     second = (weight * centred**2).sum() / weight.sum()
     heavy = (weight * centred**4).sum() / weight.sum() / second**2 - 3 if second > 1e-12 else 0.0
     apart = _apart(believed) if between else len(rows) - 1.0
     degrees = min(apart, 4 + 6 / heavy) if heavy > 0 else apart
     return float(np.sqrt(between)), float(np.abs(believed).max()), float(degrees)
 
-# %% ../../../notebooks/08_package/27_unrest.ipynb #b877f6d6
+# %% ../../../notebooks/08_package/27_unrest.ipynb #399d01d4
+def _believed(away: np.ndarray, rows: np.ndarray, variance: float, between: float) -> np.ndarray:
+    """Return how far windows are, (windows,), without the chance that is in it: a window of few rows proves little."""
+    return away * between**2 / (between**2 + variance / rows)
+
+# %% ../../../notebooks/08_package/27_unrest.ipynb #be6665b2
 def _apart(series: np.ndarray) -> float:
     """Return degrees of freedom of windows in order of time, (windows,): as many as independent ones would have."""
     varies = len(series) > 2 and np.ptp(series[1:]) > 0 and np.ptp(series[:-1]) > 0
     alike = max(0.0, float(np.corrcoef(series[:-1], series[1:])[0, 1])) if varies else 0.0
     return max(len(series) * (1 - alike) / (1 + alike), 4.0) - 1
 
-# %% ../../../notebooks/08_package/27_unrest.ipynb #789e07af
+# %% ../../../notebooks/08_package/27_unrest.ipynb #5d917cdc
 def _excess(known: np.ndarray, rows: np.ndarray, shares: np.ndarray) -> tuple[float, float, float, float]:
     """Return mean, spread, maximum and degrees of freedom of chi-square's excess for each row in windows."""
     value, degrees = chi_square(known, shares[None])

@@ -94,13 +94,19 @@ function decisions({each, hour}) {
   if (top(rest) > .01) rows.push(["other", "others", rest]), notes.push(["other", "others"]);
   stacked("decisions", "Shares of the decisions: " + notes.map(n => n[1]).join(", "), rows, 1, share, notes);
 }
-function scores(told) {
+function scores(told, training) {
   put("scores", ...told.flatMap(({of, earlier, now, mean}) => {
-    const n = now.length, high = top([...now, ...earlier]);
+    const then = training && training.scores.find(one => one.of === of);
+    const n = now.length, high = top([...now, ...earlier, ...(then ? then.training : [])]);
     const half = (kind, list, x) => bars(kind, list, list.map(() => 0), high, x, .42);
     const notes = [["d1", "first half: mean " + num(mean[0])], ["d0", "second half: mean " + num(mean[1])]];
     const tips = now.map((x, i) => `${i / n} to ${(i + 1) / n}: ${share(x)}, before ${share(earlier[i])}`);
-    return chart(`Scores of ${of}, ${notes[0][1]}, ${notes[1][1]}`, [half("d1", earlier, .06), half("d0", now, .52)],
+    const shapes = [half("d1", earlier, .06), half("d0", now, .52)];
+    if (then) {
+      shapes.push(line("answered thin training", then.training, high, 100));
+      notes.push(["training", "training: mean " + num(then.mean[0])]);
+    }
+    return chart(`Scores of ${of}, ${notes.map(note => note[1]).join(", ")}`, shapes,
       tips, `${of}: up to ${share(high)}`, ["0", "1"], notes);
   }));
 }
@@ -108,6 +114,14 @@ function fields(id, rows) {
   const trend = list => flat(`0 -2 ${list.length} 24`, {"aria-hidden": true}, line("answered", list, top(list), 20));
   put(id, table(["field", "first half", "second half", "by 5 minutes"], rows.map(r => row(r.risen ? "risen" : "",
     (r.risen ? "\u25b2 " : "") + r.field, share(r.earlier), share(r.now), trend(r.each)))));
+}
+function against({decisions, scores, missing, value}) {
+  const mark = on => on ? "risen" : "", lead = on => on ? "\u25b2 " : "", part = (rows, text, form) => rows.map(one =>
+    row(mark(one.risen || one.moved), lead(one.risen || one.moved) + text(one), form(one.training), form(one.now)));
+  const means = scores.map(one => ({...one, training: one.mean[0], now: one.mean[1]}));
+  put("against", table(["share or mean", "training", "last hour"], [
+    ...part(decisions, one => "decided: " + one.of, share), ...part(means, one => "mean score of " + one.of, num),
+    ...part(value ? [value] : [], () => "mean value", num), ...part(missing, one => "missing: " + one.field, share)]));
 }
 const counts = (id, name, what, found) =>
   put(id, table([name, what], Object.entries(found).map(([key, n]) => row("", key, num(n)))));
@@ -134,12 +148,14 @@ function draw(told) {
     requests: [sum(hour.requests), () => requests(told)],
     latency: [hour.p50, () => latency(told)],
     decisions: [sum(hour.decisions), () => decisions(told)],
-    scores: [told.scores.length, () => scores(told.scores)],
+    scores: [told.scores.length, () => scores(told.scores, told.training)],
+    against: [told.training && hour.rows, () => against(told.training)],
     missing: [told.fields.missing.length, () => fields("missing", told.fields.missing)],
     unseen: [told.fields.unseen.length, () => fields("unseen", told.fields.unseen)],
     broken: [sum(hour.refused), () => counts("broken", "field", "refusals", hour.refused)],
     status: [sum(hour.status), () => counts("status", "status", "responses", hour.status)],
     value: [known(each.value).length, () => lines("value", "Mean by minute", [["d0", "mean", each.value]], num)]};
+  $("against").parentNode.hidden = !told.training;
   for (const id of ["decisions", "scores", "value"]) $(id).parentNode.hidden = hour.rows && !parts[id][0];
   for (const id in parts) parts[id][0] ? parts[id][1]() : put(id, el("p", {class: "soft"}, NONE));
   if ($("all").open) minutes(told);

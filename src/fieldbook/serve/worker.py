@@ -16,6 +16,8 @@ from ..observe.counters import TALLIES
 from ..observe.events import Seldom
 from ..observe.log import Log
 from ..observe.trace import Collector
+from ..observe.training import training
+from ..package.reference import read_reference
 from . import secret
 from .admission import Admission
 from .call import Answer, Call, failure
@@ -55,7 +57,8 @@ class Worker:
         self.admission, self.seldom, self.draining = Admission(self.budget), Seldom(), False
         self.memory = self._memory(logs) if self.service.steady else None
         self.collector = Collector(manifest.name) if "OTEL_EXPORTER_OTLP_ENDPOINT" in os.environ else None
-        self.history = dashboard.follow()
+        known = training(read_reference(champion)) if manifest.reference else None
+        self.history = dashboard.follow(known)
         self.outcomes = Outcomes(manifest.framing.task, self.service.spellings, self.service.rows)
         self.explorer = Explorer(self.service.explore, manifest.framing.task.words) if self.service.explore else None
         self.refusals = Refusals(logs)
