@@ -6,21 +6,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from ..core.interval import Draws, Evaluate, divide, six_digits
 from ..core.strict import Strict
-from .expected import band_of, calibrated
+from .expected import band_of, calibrated, logit
 from .performance import FEW, answered
 from .rows import Rows
+from .shares import restless
 from .sure import drawn, figure_of, spanned, surprise
 from .symptom import Figure, Symptom
 from ..package.reference import Reference
 from ..scope.framings import AnyFraming
 
 # %% auto #0
-__all__ = ['SCATTER', 'residuals', 'uneven', 'dependence', 'flipped', 'Concept', 'worst', 'concept', 'concept_symptoms']
+__all__ = ['SCATTER', 'WANDER', 'residuals', 'levelled', 'summed', 'uneven', 'level_of', 'flipped', 'Concept', 'unflipped',
+           'worst', 'concept', 'concept_symptoms']
 
 # %% ../../../notebooks/12_monitor/56_concept.ipynb #d8893d34
 def residuals(rows: Rows, reference: Reference, task: AnyFraming) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
@@ -34,55 +37,87 @@ def residuals(rows: Rows, reference: Reference, task: AnyFraming) -> Iterator[tu
     for name, p, event in zip(task.columns, true.T, events.T):
         yield name, event - p, p * (1 - p)
 
-# %% ../../../notebooks/12_monitor/56_concept.ipynb #b2f274b5
-SCATTER = 3.0  # variance of a bin's sum, in rows that are as likely as not some twelve, below which bins count as one
+# %% ../../../notebooks/12_monitor/56_concept.ipynb #5190fd15
+def levelled(residual: np.ndarray, variance: np.ndarray, weight: np.ndarray, cluster: np.ndarray) -> np.ndarray:
+    """Return weighed residuals, (rows,), without the log odds that those of a day (of few rows: all) have in common."""
+    of = cluster if len(cluster) >= 20 * (cluster.max(initial=0) + 1) else np.zeros(len(cluster), int)
+    level = divide(np.bincount(of, weight * residual), np.bincount(of, weight * variance))
+    return weight * (residual - np.nan_to_num(level)[of] * variance)
 
-# %% ../../../notebooks/12_monitor/56_concept.ipynb #4dd2dfef
-def uneven(
-    codes: np.ndarray, residual: np.ndarray, variance: np.ndarray, weight: np.ndarray
-) -> tuple[float, int, float, float]:
-    """Return chi-square of the residuals by bin, its degrees of freedom, and their mean square beyond chance.
+# %% ../../../notebooks/12_monitor/56_concept.ipynb #249c5bc1
+SCATTER = 3.0  # variance of a bin's sum, of a dozen rows in which all is open, below which bins count as one
 
-    What residuals have in common is taken out. The last is the mean square that one degree of freedom has by chance.
+# %% ../../../notebooks/12_monitor/56_concept.ipynb #ef719281
+WANDER = 0.15  # log odds by which a bin may differ from the others in a week without anything having changed
+
+# %% ../../../notebooks/12_monitor/56_concept.ipynb #c9f1c41a
+def summed(
+    codes: np.ndarray, rest: np.ndarray, spread: np.ndarray, cluster: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return sums of residuals and of their variances, (clusters, bins) each.
+
+    Bins of little variance, or that a day or two have filled, are taken together.
+    """
+    size, count = int(codes.max()) + 1, int(cluster.max()) + 1
+    place = cluster * size + codes
+    sums, scatter = (np.bincount(place, of, minlength=count * size).reshape(count, size) for of in (rest, spread))
+    whole = scatter.sum(axis=0)
+    days = divide(whole**2, (scatter**2).sum(axis=0))  # over how many days a bin's rows are spread
+    rare = (whole < SCATTER) | ~(days >= min(3, count / 2))
+    together = lambda each: np.column_stack([each[:, ~rare], each[:, rare].sum(axis=1)])
+    sums, scatter = together(sums), together(scatter)
+    known = scatter.sum(axis=0) >= SCATTER
+    return sums[:, known], scatter[:, known]
+
+# %% ../../../notebooks/12_monitor/56_concept.ipynb #c8a46508
+def uneven(sums: np.ndarray, scatter: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return sums of residuals, (bins,), the variance that is usual of each, and the degrees of freedom of that.
 
     Parameters
     ----------
-    codes : (rows,) bin of each row.
-    residual, variance : (rows,) of what came less what was expected.
-    weight : (rows,) of each.
+    sums, scatter : (clusters, bins), as `summed` returns them.
+
+    The variance is that of independent rows, times how far days differ within bins, and what bins wander from one week
+    to the next in any case.
     """
-    level = divide((weight * residual).sum(), (weight * variance).sum())
-    rest, spread = weight * (residual - level * variance), weight**2 * variance
-    scatter = np.bincount(codes, spread)
-    rare = scatter < SCATTER
-    together = lambda sums: np.append(sums[~rare], sums[rare].sum())
-    sums, scatter, rows = together(np.bincount(codes, rest)), together(scatter), together(np.bincount(codes, weight))
-    known = scatter >= SCATTER
-    square = ((sums[known] ** 2 - scatter[known]) / rows[known]).sum() / weight.sum()
-    degrees = max(int(known.sum()) - 1, 0)
-    unit = (scatter[known] / rows[known]).sum() / weight.sum() / max(degrees, 1)
-    return float((sums[known] ** 2 / scatter[known]).sum()), degrees, max(float(square), 0.0), float(unit)
+    whole, spread = sums.sum(axis=0), scatter.sum(axis=0)
+    use = scatter > 0.5
+    apart = (sums - scatter * (whole / spread))[use] ** 2 / scatter[use]
+    freedom = int(use.sum()) - int(use.any(axis=0).sum()) - int(use.any(axis=1).sum())
+    excess = max(1.0, float(apart.sum() / freedom)) if freedom > 0 else 1.0
+    usual = excess * spread + (WANDER * spread) ** 2
+    return whole, usual, freedom if freedom > 0 else 1000
 
-# %% ../../../notebooks/12_monitor/56_concept.ipynb #4b446afa
-def dependence(residual: np.ndarray, variance: np.ndarray, weight: np.ndarray, draws: Draws) -> float:
-    """Return by what the variance of sums over days (or hours) exceeds that of independent rows, at least 1."""
-    level = divide((weight * residual).sum(), (weight * variance).sum())
-    sums = np.bincount(draws.code, weight * (residual - level * variance), minlength=draws.clusters)
-    alone = np.bincount(draws.code, weight**2 * variance, minlength=draws.clusters)
-    return max(1.0, float((sums**2).sum() / alone.sum())) if alone.sum() > 0 else 1.0
+# %% ../../../notebooks/12_monitor/56_concept.ipynb #d9e1c3c3
+def level_of(p: np.ndarray, event: np.ndarray, weight: np.ndarray) -> float:
+    """Return by how much the log odds of probabilities must rise for as many events as came, by Newton's steps."""
+    odds, level = logit(p), 0.0
+    for _ in range(20):
+        now = 1 / (1 + np.exp(-odds - level))
+        level += float(np.clip((weight * (event - now)).sum() / max((weight * now * (1 - now)).sum(), 1e-9), -1, 1))
+    return float(np.clip(level, -6, 6))
 
-# %% ../../../notebooks/12_monitor/56_concept.ipynb #0943922d
+# %% ../../../notebooks/12_monitor/56_concept.ipynb #a733c19c
 def flipped(p: np.ndarray, event: np.ndarray, weight: np.ndarray, draws: Draws) -> np.ndarray:
     """Return the share of flipped labels, on each draw, (1 + replicates,), from probabilities and events, (rows,).
 
-    It is the least-squares fit of event - p by f (1 - 2p) + a p (1 - p).
+    It is the least-squares fit of the events by f + (1 - 2f) q, where q is p with its log odds moved by one number; on
+    the draws a step from there.
     """
-    by_flip, by_level, rest = 1 - 2 * p, p * (1 - p), event - p
-    sums = lambda a, b: draws.sums(weight * a * b)
-    ff, fl, ll = sums(by_flip, by_flip), sums(by_flip, by_level), sums(by_level, by_level)
-    return divide(sums(rest, by_flip) * ll - sums(rest, by_level) * fl, ff * ll - fl**2)
+    odds, level, f = logit(p), level_of(p, event, weight), 0.0
+    for step in range(8):
+        q = 1 / (1 + np.exp(-odds - level))
+        by_flip, by_level, rest = 1 - 2 * q, (1 - 2 * f) * q * (1 - q), event - f - (1 - 2 * f) * q
+        sums = lambda a, b: draws.sums(weight * a * b)
+        ff, fl, ll = sums(by_flip, by_flip), sums(by_flip, by_level), sums(by_level, by_level)
+        to_f, to_level = sums(rest, by_flip), sums(rest, by_level)
+        moved = divide(to_f * ll - to_level * fl, ff * ll - fl**2)
+        if step < 7:
+            f = float(np.clip(f + np.nan_to_num(moved[0]), -0.45, 0.45))
+            level += float(np.clip(np.nan_to_num(divide(to_level * ff - to_f * fl, ff * ll - fl**2)[0]), -1, 1))
+    return f + moved
 
-# %% ../../../notebooks/12_monitor/56_concept.ipynb #c88d9ed7
+# %% ../../../notebooks/12_monitor/56_concept.ipynb #c5a06aa5
 class Concept(Strict):
     """Whether the same rows turn out otherwise than they did.
 
@@ -95,6 +130,8 @@ class Concept(Strict):
     flips : share of labels told wrong, of events only; None of a value.
     flips_surprise : probability of such a share where none is wrong, times the number of columns.
     left : surprise of what remains in the worst stream when the flips are taken out: small if flips do not explain it.
+    level : by how much the log odds of events are higher than expected, at every score alike; None of a value.
+    level_surprise : probability of that where nothing has changed but what windows differ in anyway.
     """
 
     rows: int
@@ -104,8 +141,16 @@ class Concept(Strict):
     flips: Figure | None
     flips_surprise: float
     left: float
+    level: Figure | None = None
+    level_surprise: float = 1.0
 
-# %% ../../../notebooks/12_monitor/56_concept.ipynb #27beb56a
+# %% ../../../notebooks/12_monitor/56_concept.ipynb #4a0ceec6
+def unflipped(p: np.ndarray, event: np.ndarray, weight: np.ndarray, f: float) -> np.ndarray:
+    """Return the probability that events are told, (rows,), if a share f is told wrong, as many being told as came."""
+    true = np.clip((event - f) / (1 - 2 * f), -1, 2)  # its mean is what truly happened
+    return f + (1 - 2 * f) / (1 + np.exp(-logit(p) - level_of(p, true, weight)))
+
+# %% ../../../notebooks/12_monitor/56_concept.ipynb #ffdc7f1b
 def worst(
     rows: Rows, reference: Reference, residual: np.ndarray, variance: np.ndarray, weight: np.ndarray, draws: Draws
 ) -> tuple[float, str, Figure]:
@@ -117,24 +162,33 @@ def worst(
     """
     from scipy import stats
 
-    excess, found = dependence(residual, variance, weight, draws), []
+    rest, spread, found = levelled(residual, variance, weight, draws.code), weight**2 * variance, []
     for name, codes in rows.codes.items():
         stream = reference.streams.get(name)
-        if stream is not None and stream.kind in ("field", "feature", "score"):
-            value, degrees, square, unit = uneven(codes, residual, variance, weight)
-            if degrees:
-                ratio = value / excess / degrees
-                p = stats.f.sf(ratio, degrees, max(draws.clusters - 1, 1))
-                found.append((p, -ratio, name, value / excess, degrees, square, unit))
+        if stream is None or stream.kind not in ("field", "feature", "score"):
+            continue
+        sums, scatter = summed(codes, rest, spread, draws.code)
+        total, usual, freedom = uneven(sums, scatter)
+        if len(total) > 1:
+            ratio = float((total**2 / usual).sum()) / (len(total) - 1)
+            p = float(stats.f.sf(ratio, len(total) - 1, freedom))
+            found.append((p, -ratio, name, total, usual))
     if not found:
         return 1.0, "", Figure(value=0, low=0, high=0)
-    p, _, name, value, degrees, square, unit = min(found)
-    half = 1.96 * np.sqrt(2 * (degrees + 2 * max(value - degrees, 0))) * unit * excess
-    size = np.sqrt(np.maximum(square + half * np.array([0, -1, 1]), 0))
-    figure = Figure(**dict(zip(("value", "low", "high"), map(six_digits, size))))
-    return min(1.0, float(p) * len(found)), name, figure
+    p, _, name, total, usual = min(found, key=lambda one: one[:3])
+    return min(1.0, p * len(found)), name, _size(total, usual, float(weight.sum()))
 
-# %% ../../../notebooks/12_monitor/56_concept.ipynb #a304000e
+# %% ../../../notebooks/12_monitor/56_concept.ipynb #60daed3e
+def _size(sums: np.ndarray, scatter: np.ndarray, rows: float) -> Figure:
+    """Return the root of the mean square of residuals by bin beyond chance, from sums and their variances, (bins,)."""
+    share = scatter / scatter.sum()
+    square, unit = ((sums**2 - scatter) / share).sum() / rows**2, scatter.sum() / rows**2
+    more = max(float((sums**2 / scatter).sum()) - len(sums), 0.0)
+    half = 1.96 * np.sqrt(2 * (len(sums) + 2 * more)) * unit
+    size = np.sqrt(np.maximum(max(square, 0.0) + half * np.array([0, -1, 1]), 0))
+    return Figure(**dict(zip(("value", "low", "high"), map(six_digits, size))))
+
+# %% ../../../notebooks/12_monitor/56_concept.ipynb #b5bfa577
 def concept(
     rows: Rows, reference: Reference, task: AnyFraming, settings: Evaluate, seed: int, weight: np.ndarray | None = None
 ) -> Concept | None:
@@ -152,12 +206,12 @@ def concept(
         _of_column(known, reference, task, place, residual, variance, weight, draws)
         for place, (_, residual, variance) in enumerate(residuals(known, reference, task))
     ]
-    found = min(each, key=lambda one: (one.surprise, one.flips_surprise))
+    found = min(each, key=lambda one: (one.surprise, one.level_surprise, one.flips_surprise))
     times = lambda value: six_digits(min(1.0, value * len(each)))
-    names = ("surprise", "flips_surprise", "left")
+    names = ("surprise", "flips_surprise", "left", "level_surprise")
     return found.model_copy(update={name: times(getattr(found, name)) for name in names})
 
-# %% ../../../notebooks/12_monitor/56_concept.ipynb #2504c067
+# %% ../../../notebooks/12_monitor/56_concept.ipynb #b226da4f
 def _of_column(
     known: Rows,
     reference: Reference,
@@ -168,30 +222,37 @@ def _of_column(
     weight: np.ndarray,
     draws: Draws,
 ) -> Concept:
-    p, stream, effect = worst(known, reference, residual, variance, weight, draws)
     if task.value:
+        p, stream, effect = worst(known, reference, residual, variance, weight, draws)
         return Concept(
             rows=len(known), stream=stream, effect=effect, surprise=p, flips=None, flips_surprise=1.0, left=p
         )
     event = task.events(known.label)[:, place]
-    true = event - residual
-    share = flipped(true, event, weight, draws)
-    f = float(np.clip(np.nan_to_num(share[0]), 0, 0.5))
-    moved = true + f * (1 - 2 * true)
+    level = divide(draws.sums(weight * residual), draws.sums(weight * variance))
+    spread, windows = restless(reference, float((event - residual).mean()), known.hours)
+    usual = spread * weight.sum() / (weight * variance).sum()
+    true = 1 / (1 + np.exp(-logit(event - residual) - level_of(event - residual, event, weight)))
+    p, stream, effect = worst(known, reference, event - true, true * (1 - true), weight, draws)
+    share = flipped(event - residual, event, weight, draws)
+    f = float(np.clip(np.nan_to_num(share[0]), 0, 0.45))
+    moved = unflipped(event - residual, event, weight, f)
     left, pointed, _ = worst(known, reference, event - moved, moved * (1 - moved), weight, draws)
+    freedom = min(draws.clusters, windows or draws.clusters) - 1
     return Concept(
         rows=len(known),
         stream=pointed if left < 0.01 else stream,
         effect=effect,
         surprise=p,
+        level=figure_of(level - level[0] + level_of(event - residual, event, weight), 0.0, 0.95, draws.clusters - 1),
+        level_surprise=surprise(level, 0.0, usual, freedom),
         flips=figure_of(share, 0.0, 0.95, draws.clusters - 1),
         flips_surprise=surprise(share, 0.0, 0.0, draws.clusters - 1),
         left=left,
     )
 
-# %% ../../../notebooks/12_monitor/56_concept.ipynb #7dee13b2
+# %% ../../../notebooks/12_monitor/56_concept.ipynb #639b97cb
 def concept_symptoms(seen: Concept, rows: Rows, window: str, unit: str, most: float = 0.05) -> list[Symptom]:
-    """Return that labels are told wrong, or that the concept has shifted, where chance would rarely show as much.
+    """Return that labels are told wrong, or the concept or all shares have shifted, if chance seldom does as much.
 
     Parameters
     ----------
@@ -209,7 +270,7 @@ def concept_symptoms(seen: Concept, rows: Rows, window: str, unit: str, most: fl
         doubt = {"unit": "share of labels", "effect": flips, "surprise": seen.flips_surprise}
         return [Symptom(kind="labels flipped", stream="outcome", words=words, **doubt, **common)]
     if seen.surprise > most or seen.effect.low <= 0:
-        return []
+        return _of_level(seen, common, most)
     name, size = seen.stream.split(":", 1)[-1], seen.effect
     words = (
         f"The same rows turn out otherwise, most clearly by {name!r}: by {size.value:.3g} in the mean over its values "
@@ -217,3 +278,16 @@ def concept_symptoms(seen: Concept, rows: Rows, window: str, unit: str, most: fl
     )
     doubt = {"unit": "probability" if flips else unit, "effect": size, "surprise": seen.surprise}
     return [Symptom(kind="concept shift", stream=seen.stream, words=words, **doubt, **common)]
+
+# %% ../../../notebooks/12_monitor/56_concept.ipynb #32b32c0e
+def _of_level(seen: Concept, common: dict[str, Any], most: float) -> list[Symptom]:
+    level = seen.level
+    if level is None or seen.level_surprise > most or level.low <= 0 <= level.high:
+        return []
+    words = (
+        f"Outcomes are {'more' if level.value > 0 else 'less'} frequent than their scores say, at every score alike: "
+        f"their odds are {np.exp(level.value):.2f} times what they were ({np.exp(level.low):.2f} to "
+        f"{np.exp(level.high):.2f}), on {seen.rows:,} rows with known outcomes."
+    )
+    doubt = {"unit": "log odds", "effect": level, "surprise": seen.level_surprise}
+    return [Symptom(kind="label shift", stream="outcome", words=words, **doubt, **common)]

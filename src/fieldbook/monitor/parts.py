@@ -57,10 +57,10 @@ def mixed(stream: Stream, task: AnyFraming, before: np.ndarray, after: np.ndarra
     return total / total.sum()
 
 # %% ../../../notebooks/12_monitor/54_parts.ipynb #438ab6c6
-def misfit(counts: np.ndarray, shares: np.ndarray, stream: Stream, hours: float) -> tuple[float, int]:
-    """Return chi-square of a window's counts against shares, (bins,), and its degrees of freedom.
+def misfit(counts: np.ndarray, shares: np.ndarray, stream: Stream, hours: float) -> tuple[float, int, float]:
+    """Return chi-square of a window's counts against shares, (bins,), its degrees of freedom, and what divides it.
 
-    It is divided by how much windows of this length scatter anyway. The bins of the fewest
+    The last is how much windows of this length scatter anyway, in what chance does. The bins of the fewest
     rows count as one, in which five rows are expected.
     """
     rows, known = counts.sum(), sum(map(sum, stream.by_outcome.values()))
@@ -71,7 +71,7 @@ def misfit(counts: np.ndarray, shares: np.ndarray, stream: Stream, hours: float)
     degrees = max(len(seen) - 1, 1)
     _, shape, _ = unrest_of(stream, hours)
     scatter = 1 + rows / max(known, 1) + max(shape, 0.0) * rows / degrees
-    return float(((seen - rows * share) ** 2 / (rows * share)).sum() / scatter), degrees
+    return float(((seen - rows * share) ** 2 / (rows * share)).sum()), degrees, float(scatter)
 
 # %% ../../../notebooks/12_monitor/54_parts.ipynb #ff2a1d41
 def explained_by_shares(reference: Reference, rows: Rows, task: AnyFraming, after: np.ndarray) -> Explained | None:
@@ -82,9 +82,10 @@ def explained_by_shares(reference: Reference, rows: Rows, task: AnyFraming, afte
     for name, stream in reference.streams.items():
         if stream.by_outcome and name in rows.codes and stream.kind in ("field", "feature", "score"):
             counts = stream.bins.count(rows.codes[name])
-            shifted, degrees = misfit(counts, mixed(stream, task, before, before), stream, rows.hours)
-            left, _ = misfit(counts, mixed(stream, task, before, after), stream, rows.hours)
-            found.append((stats.chi2.sf(left, degrees), name, max(shifted - degrees, 0.0), max(left - degrees, 0.0)))
+            shifted, degrees, _ = misfit(counts, mixed(stream, task, before, before), stream, rows.hours)
+            left, _, scatter = misfit(counts, mixed(stream, task, before, after), stream, rows.hours)
+            p = stats.chi2.sf(left / scatter, degrees)
+            found.append((p, name, max(shifted - degrees, 0.0), max(left - degrees, 0.0)))
     if not found:
         return None
     p, worst, _, _ = min(found)
