@@ -5,7 +5,7 @@
 # %% ../../../notebooks/12_monitor/15_rows.ipynb #7d7987d0
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ class Rows:
     fallback : (rows,) whether a simpler model answered.
     decision : (rows,) position of the decision among the framing's words; -1 where it decides nothing.
     propensity : (rows,) probability with which this decision was made; 1 where nothing is drawn.
+    slices : by slice of the reference, (rows,) bool: whether the row is in it.
     """
 
     time: np.ndarray
@@ -44,6 +45,7 @@ class Rows:
     fallback: np.ndarray
     decision: np.ndarray
     propensity: np.ndarray
+    slices: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Return how many there are."""

@@ -50,29 +50,38 @@ class Bins(Strict):
 # %% ../../../notebooks/08_package/12_bins.ipynb #89686948
 def _ranges(values: np.ndarray, edges: Sequence[float]) -> np.ndarray:
     numbers = np.asarray(values, dtype=float)
-    codes = np.searchsorted(edges, numbers, side="right").astype(np.uint8) + np.uint8(1)
+    codes = (np.searchsorted(edges, numbers, side="right") + 1).astype(np.uint8)
     codes[numbers == edges[-1]] = len(edges)
     codes[np.isnan(numbers)] = MISSING
     return codes
 
 # %% ../../../notebooks/08_package/12_bins.ipynb #8186a53d
 def _words(values: np.ndarray, words: Sequence[str]) -> np.ndarray:
-    bins = {None: MISSING, "": MISSING} | {word: place for place, word in enumerate(words, start=2)}
-    kinds, place = np.unique(
-        np.array(["" if value is None or value != value else value for value in values], dtype=str), return_inverse=True
-    )
-    return np.array([bins.get(kind, OTHER) for kind in kinds.tolist()], dtype=np.uint8)[place]
+    bins, given = {"": MISSING} | {word: place for place, word in enumerate(words, start=2)}, values.tolist()
+    of = {kind: MISSING if kind is None or kind != kind else bins.get(str(kind), OTHER) for kind in set(given)}
+    return np.fromiter(map(of.__getitem__, given), dtype=np.uint8, count=len(given))
+
+# %% ../../../notebooks/08_package/12_bins.ipynb #5b1d0c7e
+def _little(kinds: np.ndarray) -> float:
+    return float((kinds[-1] - kinds[-2] if len(kinds) > 1 else abs(kinds[-1]) or 1.0) / 100)
 
 # %% ../../../notebooks/08_package/12_bins.ipynb #d1070cf5
 def bins_of_numbers(values: np.ndarray, most: int = 20) -> Bins:
-    """Return bins of (nearly) equal share of numbers, (rows,), at most so many within the range."""
+    """Return bins of numbers, (rows,): (nearly) equal shares of the rows, about so many within the range.
+
+    A value that many rows have gets a bin of its own, so that nothing hides behind it.
+    """
     known = np.asarray(values, dtype=float)
-    known = known[np.isfinite(known)]
-    if not len(known):
+    kinds, counts = np.unique(known[np.isfinite(known)], return_counts=True)
+    if not len(kinds):
         return Bins(whole=True)
-    inner = np.quantile(known, np.linspace(0, 1, most + 1), method="higher")
-    edges = sorted({float(f"{edge:.7g}") for edge in inner})
-    return Bins(edges=edges)
+    often = counts * most >= counts.sum() if len(kinds) > most else np.ones(len(kinds), bool)
+    after = np.concatenate([[False], often[:-1]])
+    share = np.cumsum(np.where(often, 0, counts))
+    steps = np.searchsorted(share, np.linspace(0, share[-1], max(most - int(often.sum()), 1) + 1)[:-1], side="right")
+    chosen = kinds[often | after | np.isin(np.arange(len(kinds)), [0, *steps])]
+    top = [kinds[-1]] if not often[-1] else [kinds[-1] + _little(kinds)]
+    return Bins(edges=sorted({float(f"{edge:.7g}") for edge in [*chosen, *top]}))
 
 # %% ../../../notebooks/08_package/12_bins.ipynb #97de2471
 def bins_of_words(values: Sequence[str | None], most: int = 40, least: int = 5) -> Bins:

@@ -30,11 +30,22 @@ class Unrest(Strict):
     windows : of this length, in the rows of the reference; 0 where nothing is known of them.
     mean : standard deviation of a window's mean rank (0 to 1) between windows of any number of rows.
     shape : by how much the chi-square of a window's shares exceeds its degrees of freedom, for each row in the window.
+    spread : standard deviation of that between windows.
+    missing : standard deviation of the share that is missing.
+    degrees : of freedom of the t distribution with tails as heavy, and that knows as little; None for windows less one.
+    mean_most, shape_most, missing_most : how far the mean rank of a window lay from 0.5, how high its excess was, and
+        which share was missing, at most.
     """
 
     windows: int
     mean: float
     shape: float
+    spread: float = 0.0
+    missing: float = 0.0
+    degrees: float | None = None
+    mean_most: float = 0.0
+    shape_most: float = 0.0
+    missing_most: float = 0.0
 
 # %% ../../../notebooks/08_package/26_reference.ipynb #787a725c
 class Stream(Strict):
@@ -47,6 +58,7 @@ class Stream(Strict):
     quantiles : of numbers, at 0, 5, 10 ... 100 %; empty for words.
     mean, sd : of numbers.
     unrest : by the length of a window in hours, written as a whole number; empty where rows have no time.
+    run : rows in a row, in the order of time, that had one and the same value, at most; 0 where nobody has counted.
     by_outcome : the counts among held-out rows of each outcome, where outcomes are words.
     """
 
@@ -57,6 +69,7 @@ class Stream(Strict):
     mean: float | None = None
     sd: float | None = None
     unrest: dict[str, Unrest] = {}
+    run: int = 0
     by_outcome: dict[str, list[int]] = {}
 
 # %% ../../../notebooks/08_package/26_reference.ipynb #1fe22501
