@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ import pytest
 import yaml
 from server import Server, free_port, start
 
+from fieldbook.monitor.alert import Alert
+from fieldbook.monitor.figures import GAUGES, listener, registry, write
 from fieldbook.scope.framing import Framing
 
 pytestmark = pytest.mark.slow
@@ -155,7 +158,7 @@ def test_rules_and_dashboard_name_only_metrics_that_exist(server: Server, manife
     for body in (request, [request, other], {**request, **nothing}, {**request, field: 1}):
         server.client.post("/predict", json=body)
     series = exposed(server)
-    known = series | RECORDED | {"up", "ALERTS"}
+    known = series | RECORDED | {"up", "ALERTS"} | {f"fieldbook_monitor_{name}" for name in GAUGES}
     asked = [variable["definition"] for variable in DASHBOARD["templating"]["list"] if variable["type"] == "query"]
     asked = [query.removeprefix("label_values(").partition(", ")[0].partition("{")[0] for query in asked]
     for expression in [*(str(rule["expr"]) for rule in RULE), *expressions(), *asked]:
@@ -282,3 +285,29 @@ def test_a_real_prometheus_fires_them(project: Path, manifest: dict[str, Any], t
     finally:
         if server.process.poll() is None:
             server.stop()
+
+
+def test_a_real_prometheus_hears_of_the_monitor(tmp_path: Path) -> None:
+    """Its figures are scraped as they are now: an alert opens and closes, and that nobody looks is told."""
+    tool("prometheus")
+    file = tmp_path / "monitor.prom"
+    nothing = dict.fromkeys(["kind", "window", "begins", "ends", "unit", "runbook", "text", "time"], "")
+    alert = Alert(id="1", event="open", rule="unit", streams=[], surprise=0, cost=None, concerns=[], **nothing)
+    tell = lambda *opened, since=0.0: write(registry({}, ["unit"], opened, "USD", time.time() - since), file)
+    tell()
+    exposing = listener(file, 0)
+    threading.Thread(target=exposing.serve_forever, daemon=True).start()
+    try:
+        rules = shortened((DEPLOY / "prometheus/rules.yml").read_text())
+        with prometheus(tmp_path, rules, f"127.0.0.1:{exposing.server_port}") as watch:
+            until(lambda: ask(watch, "fieldbook_monitor_time_seconds"), tell, "figures")
+            assert "FieldbookMonitorAlert" not in firing(watch) and "FieldbookMonitorStale" not in firing(watch)
+            found = until(lambda: firing(watch).get("FieldbookMonitorAlert"), lambda: tell(alert), "the alert")
+            assert found["labels"]["rule"] == "unit" and "rule unit" in found["annotations"]["summary"]
+            until(lambda: "FieldbookMonitorAlert" not in firing(watch), tell, "its end")
+            old = lambda: tell(since=3 * 86400)
+            until(lambda: firing(watch).get("FieldbookMonitorStale"), old, "that nobody looks")
+            assert "error expanding" not in watch.get("/api/v1/alerts").text
+    finally:
+        exposing.shutdown()
+        exposing.server_close()

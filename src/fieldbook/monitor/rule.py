@@ -22,11 +22,14 @@ __all__ = ['KINDS', 'ONE_SIDED', 'Rules', 'Rule', 'rule_of', 'check_rules', 'anc
 # %% ../../../notebooks/12_monitor/63_rule.ipynb #a3922719
 KINDS = {
     "operations": ("errors", "fallback", "models", "refused", "silence"),
-    "quality": ("missing field", "missing", "constant", "frozen", "late", "outside", "unit", "new value", "doubles"),
-    "traffic": ("shift", "field shift", "feature shift", "score shift", "decision shift", "joint shift"),
+    "quality": ("missing field", "frozen", "outside", "unit", "new value", "doubles"),
+    "traffic": (
+        "field shift", "feature shift", "shift in one field", "shift in several fields", "score shift", "decision shift",
+        "joint shift",
+    ),
     "world": ("label shift", "concept shift", "labels flipped", "loss", "slice loss", "coverage"),
     "age": ("age",),
-}
+}  # fmt: skip
 
 # %% ../../../notebooks/12_monitor/63_rule.ipynb #0d3861f5
 ONE_SIDED = ("loss", "slice loss", "concept shift")  # less of it is good news, and nobody is called for that

@@ -114,7 +114,7 @@ class _Posting(threading.Thread):
         while (left := self.end - time.monotonic()) > 0:
             try:
                 status = self._post(client, alert, min(left, 5.0))
-            except (OSError, ValueError, RuntimeError) as error:
+            except Exception as error:  # whatever a receiver or an address is like, the alert stays in the outbox
                 status, self.problem = 0, _line(error)
             else:
                 self.problem = "" if 200 <= status < 300 else f"the receiver answered {status}"
