@@ -1291,6 +1291,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'fieldbook.monitor.unit.converted': ('12_monitor/unit.html#converted', 'fieldbook/monitor/unit.py'),
                                         'fieldbook.monitor.unit.density': ('12_monitor/unit.html#density', 'fieldbook/monitor/unit.py'),
                                         'fieldbook.monitor.unit.mixtures': ('12_monitor/unit.html#mixtures', 'fieldbook/monitor/unit.py'),
+                                        'fieldbook.monitor.unit.rival': ('12_monitor/unit.html#rival', 'fieldbook/monitor/unit.py'),
                                         'fieldbook.monitor.unit.units': ('12_monitor/unit.html#units', 'fieldbook/monitor/unit.py')},
             'fieldbook.observe.counters': { 'fieldbook.observe.counters.Countable': ( '09_observe/counters.html#countable',
                                                                                       'fieldbook/observe/counters.py'),

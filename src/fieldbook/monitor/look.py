@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 import numpy as np
-from .concept import concept, concept_symptoms
 
 from ..core.interval import Evaluate
+from .concept import concept, concept_symptoms
 from .notice import Notice
 from .parts import explained_by_shares
 from .performance import loss_symptoms, performance
 from .quality import quality
 from .rows import Rows
 from .shares import shares_now, shares_symptoms
+from .sure import LEAST
 from .symptom import Symptom
 from .traffic import traffic
 from .unit import units
@@ -40,7 +41,8 @@ def world(
     lost = performance(rows, reference, task, settings, seed, weight)
     if lost:
         found += loss_symptoms(lost, rows, reference, window, most)
-    turned = concept(rows, reference, task, settings, seed, weight)
+    days = 0 < rows.hours < 24 * (LEAST - 1)
+    turned = None if days else concept(rows, reference, task, settings, seed, weight)
     if turned:
         found += concept_symptoms(turned, rows, window, reference.unit, most)
     moved = shares_now(rows, reference, task, settings, seed)
