@@ -92,7 +92,10 @@ def away(one: Stream, values: np.ndarray) -> float:
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #f97b068b
 def rival(one: Stream, values: np.ndarray) -> float:
     """Return the log-likelihood that a mere shift gains over values, (rows,), as they are."""
-    moved = values - np.median(values) + one.quantiles[10]
+    by = float(one.quantiles[10] - np.median(values))
+    if not one.sd or abs(by) > 2 * one.sd:
+        return 0.0
+    moved = values + by
     return float(np.log(density(one, moved)).sum() - np.log(density(one, values)).sum())
 
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #e4119ede
