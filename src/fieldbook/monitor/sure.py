@@ -17,8 +17,8 @@ from ..package.reference import Stream
 # %% auto #0
 __all__ = ['LEAST', 'clusters', 'drawn', 'unrest_of', 'wander', 'surprise', 'figure_of', 'error_of', 'spanned']
 
-# %% ../../../notebooks/12_monitor/44_sure.ipynb #7a901e08
-LEAST = 5  # clusters below which a bootstrap over them says little
+# %% ../../../notebooks/12_monitor/44_sure.ipynb #48134c5b
+LEAST = 5  # clusters below which a bootstrap over them says nothing; with so few Student's t does what it can
 
 # %% ../../../notebooks/12_monitor/44_sure.ipynb #3fc38faa
 def clusters(rows: Rows) -> np.ndarray:
