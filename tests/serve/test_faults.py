@@ -184,7 +184,7 @@ def test_a_damaged_model_does_not_start(project: Path, tmp_path: Path) -> None:
     try:
         assert server.process.wait(timeout=30) != 0
         told = [line for line in server.output.read_text().splitlines() if line.startswith("fieldbook:")]
-        assert len(told) == 1 and "model.onnx is not the graph that manifest.json describes" in told[0]
+        assert len(told) == 1 and "model.onnx is not the one that manifest.json describes" in told[0]
         assert "Traceback" not in server.output.read_text()
     finally:
         server.stop(signal.SIGKILL)

@@ -65,6 +65,12 @@ def _words(values: np.ndarray, words: Sequence[str]) -> np.ndarray:
 def _little(kinds: np.ndarray) -> float:
     return float((kinds[-1] - kinds[-2] if len(kinds) > 1 else abs(kinds[-1]) or 1.0) / 100)
 
+# %% ../../../notebooks/08_package/12_bins.ipynb #90c7d2f1
+def _short(edge: float, side: int) -> float:
+    """Return an edge to seven digits, not above the value (side -1) or not below it (1)."""
+    short = float(f"{edge:.7g}")
+    return short if (short - edge) * side >= 0 else float(f"{edge + side * abs(edge) * 5e-7:.7g}")
+
 # %% ../../../notebooks/08_package/12_bins.ipynb #d1070cf5
 def bins_of_numbers(values: np.ndarray, most: int = 20) -> Bins:
     """Return bins of numbers, (rows,): (nearly) equal shares of the rows, about so many within the range.
@@ -80,8 +86,8 @@ def bins_of_numbers(values: np.ndarray, most: int = 20) -> Bins:
     share = np.cumsum(np.where(often, 0, counts))
     steps = np.searchsorted(share, np.linspace(0, share[-1], max(most - int(often.sum()), 1) + 1)[:-1], side="right")
     chosen = kinds[often | after | np.isin(np.arange(len(kinds)), [0, *steps])]
-    top = [kinds[-1]] if not often[-1] else [kinds[-1] + _little(kinds)]
-    return Bins(edges=sorted({float(f"{edge:.7g}") for edge in [*chosen, *top]}))
+    top = kinds[-1] + _little(kinds) if often[-1] else kinds[-1]
+    return Bins(edges=sorted({*(_short(edge, -1) for edge in chosen), _short(top, 1)}))
 
 # %% ../../../notebooks/08_package/12_bins.ipynb #97de2471
 def bins_of_words(values: Sequence[str | None], most: int = 40, least: int = 5) -> Bins:

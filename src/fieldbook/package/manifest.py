@@ -164,6 +164,7 @@ class Manifest(Strict):
     features : what the graph takes.
     metrics, parity, lineage : how good it is, how near the graph is to the model, and where it comes from.
     samples : requests with the answers they must get.
+    reference : digest of the file that holds what the model knew; None of a champion that was packaged without.
     """
 
     name: str
@@ -185,12 +186,19 @@ class Manifest(Strict):
     parity: Parity
     lineage: Lineage
     samples: list[Example]
+    reference: str | None = Field(None, exclude_if=lambda digest: digest is None)
 
     @property
     def graphs(self) -> dict[str, str]:
         """The digest of each graph that belongs to it, by the name of its file without `.onnx`."""
         spare = {"fallback": self.fallback.graph} if self.fallback else {}
         return {"model": self.lineage.graph} | {name: other.graph for name, other in self.also.items()} | spare
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The digest of each file that must be as it was packaged, by its name."""
+        known = {"reference.json": self.reference} if self.reference else {}
+        return {f"{name}.onnx": digest for name, digest in self.graphs.items()} | known
 
     def write(self, folder: Path) -> None:
         """Write `manifest.json` into a folder, the same bytes for the same manifest."""
@@ -229,7 +237,7 @@ def verified(path: Path, digest: str) -> bytes:
     except OSError as error:
         raise FieldbookError(f"{path} cannot be read ({error.strerror}): build the Bento again") from None
     if hashlib.sha256(content).hexdigest() != digest:
-        raise FieldbookError(f"{path} is not the graph that manifest.json describes: build the Bento again")
+        raise FieldbookError(f"{path} is not the one that manifest.json describes: build the Bento again")
     return content
 
 # %% ../../../notebooks/08_package/10_manifest.ipynb #b23db4c1

@@ -17,13 +17,16 @@ from pydantic_core import to_jsonable_python
 from sklearn.pipeline import Pipeline
 
 from ..core.files import replace
+from ..core.interval import Evaluate
 from ..core.section import section
 from ..core.strict import Strict
 from ..data.division import Split
+from ..evaluate.checks import Checks
 from ..features.features import Features, read_features, read_judged
 from ..features.request import records
 from ..model import parity
 from ..model.graph import to_graph
+from ..model.heldout import held_out, named
 from ..model.train import predict
 from . import card
 from fieldbook.package.manifest import (
@@ -40,12 +43,14 @@ from fieldbook.package.manifest import (
     lineage,
 )
 from .seen import Seen, seen
+from .sketch import Source, sketch, written
 from ..scope.framing import Framing
 from ..scope.framings import AnyFraming
+from ..scope.problem import build_problem
 from ..scope.promise import Combine, Service, Stakeholder
 
 # %% auto #0
-__all__ = ['Package', 'take_graph', 'companions', 'spare', 'samples', 'learnt_from', 'main', 'counted', 'describe']
+__all__ = ['Package', 'take_graph', 'companions', 'spare', 'samples', 'learnt_from', 'knowledge', 'main', 'counted', 'describe']
 
 # %% ../../../notebooks/08_package/30_package.ipynb #0fe1aec0
 class Package(Strict):
@@ -131,14 +136,48 @@ def samples(
     return [Example(request=request, answer=answer) for request, answer in zip(sent, answers)]
 
 # %% ../../../notebooks/08_package/30_package.ipynb #420a5644
-def learnt_from(train: pd.DataFrame, features: Features) -> dict[str, Seen]:
-    """Return what the rows of training had in each field of a request."""
-    requests = pd.read_parquet("data/features/requests.parquet", columns=["example_id", *features.request])
-    return seen(requests[requests["example_id"].isin(train["example_id"])], features.request)
+def learnt_from(train: pd.DataFrame, requests: pd.DataFrame, features: Features) -> dict[str, Seen]:
+    """Return what the rows of training had in each field of a request; `requests` holds all, by name of the row."""
+    return seen(requests.loc[train["example_id"]], features.request)
+
+# %% ../../../notebooks/08_package/30_package.ipynb #d95a1c3e
+def knowledge(
+    version: str,
+    choice: dict[str, Any],
+    model: Pipeline,
+    train: pd.DataFrame,
+    judged: pd.DataFrame,
+    requests: pd.DataFrame,
+) -> Source:
+    """Return what the reference is made of.
+
+    Parameters
+    ----------
+    version, choice, model : of the champion.
+    train, judged : feature rows; in cross-validation the same, answered by models that have not seen them.
+    requests : fields of all rows, by name of the row.
+    """
+    folded = "folds" in judged
+    rows = named(train) if folded else pd.concat([train, judged], ignore_index=True)
+    figures = {name: value for name, value in choice["validation"].items() if isinstance(value, dict)}
+    return Source(
+        version=version,
+        task=section("task", AnyFraming),
+        problem=build_problem(section("problem", dict[str, Any])),
+        features=section("features", Features),
+        judged=held_out(choice["model"]).model if folded else model,
+        table=rows,
+        requests=requests.loc[rows["example_id"]],
+        held=np.full(len(rows), True) if folded else np.arange(len(rows)) >= len(train),
+        metrics=figures,
+        slices=section("checks", Checks).slices,
+        sure=section("evaluate", Evaluate),
+        seed=section("seed", int),
+    )
 
 # %% ../../../notebooks/08_package/30_package.ipynb #793f5c12
 def main() -> None:
-    """Stage `package`: data/selection/champion -> data/champion/{model.onnx, manifest.json, card.md, card.html}."""
+    """Stage `package`: data/selection/champion -> data/champion/{model.onnx, reference.json, manifest.json, card.*}."""
     source, target = Path("data/selection/champion"), Path("data/champion")
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
@@ -175,7 +214,7 @@ def counted() -> dict[str, Any]:
 
 # %% ../../../notebooks/08_package/30_package.ipynb #bac0c3e4
 def describe(choice: dict[str, Any], source: Path, target: Path) -> Manifest:
-    """Write the graphs into `target`, the champion's folder, and return its manifest.
+    """Write the graphs into `target`, the champion's folder, and the reference; return its manifest.
 
     Parameters
     ----------
@@ -184,12 +223,9 @@ def describe(choice: dict[str, Any], source: Path, target: Path) -> Manifest:
     """
     import joblib
 
-    framing, task, compared = (
-        section("scope/framing", str),
-        section("task", AnyFraming),
-        section("parity", parity.Parity),
-    )
-    features, service = section("features", Features), section("scope/service", Service)
+    task, compared = section("task", AnyFraming), section("parity", parity.Parity)
+    framing, service = section("scope/framing", str), section("scope/service", Service)
+    features = section("features", Features)
     settings = counted()
     table, numeric, categorical = read_judged()
     held, train = parity.evenly(table, compared.rows), read_features("train")[0]
@@ -197,8 +233,11 @@ def describe(choice: dict[str, Any], source: Path, target: Path) -> Manifest:
     also = companions(_beside(framing), held, numeric, categorical, compared.tolerance, target)
     fallback = spare(service.fallback, choice["model"], section("models", list[str]), target)
     origin = _origin(settings, source, target, also, fallback)
+    requests = pd.read_parquet("data/features/requests.parquet").set_index("example_id")
     categories = {name: sorted(train[name].unique()) for name in categorical}
     model = joblib.load(source / "model.joblib")
+    known = sketch(knowledge(origin.id[:12], choice, model, train, table, requests))
+    replace(target / "reference.json", written(known))
     return Manifest(
         name=section("name", str),
         version=origin.id[:12],
@@ -213,11 +252,12 @@ def describe(choice: dict[str, Any], source: Path, target: Path) -> Manifest:
         combine=section("combine", Combine),
         problem=settings["problem"],
         request=features.request,
-        seen=learnt_from(train, features),
+        seen=learnt_from(train, requests, features),
         features=Inputs(derive=features.derive, numeric=numeric, categorical=categories),
         metrics=Metrics(validation=choice["validation"], test=choice["test"]),
         parity=shown,
         lineage=origin,
+        reference=graph_digest(target / "reference.json"),
         samples=samples(model, held, numeric + categorical, task, features, section("package", Package).samples),
     )
 

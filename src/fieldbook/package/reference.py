@@ -5,12 +5,14 @@
 # %% ../../../notebooks/08_package/26_reference.ipynb #4bb8fa5a
 from __future__ import annotations
 
+import base64
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import ValidationError, model_serializer, model_validator
 
 from .. import FieldbookError
 from ..core.strict import Strict, explain
@@ -19,7 +21,7 @@ from ..scope.column import Condition
 from ..scope.framing import CERTAIN, Framing
 
 # %% auto #0
-__all__ = ['Unrest', 'Stream', 'Bands', 'graded', 'Sampled', 'Slice', 'Reference', 'read_reference']
+__all__ = ['Unrest', 'Stream', 'Bands', 'graded', 'Sampled', 'packed', 'Slice', 'Reference', 'read_reference']
 
 # %% ../../../notebooks/08_package/26_reference.ipynb #baf50226
 class Unrest(Strict):
@@ -46,6 +48,15 @@ class Unrest(Strict):
     mean_most: float = 0.0
     shape_most: float = 0.0
     missing_most: float = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_file(cls, content: Any) -> Any:
+        return dict(zip(cls.model_fields, content)) if isinstance(content, list) else content
+
+    @model_serializer
+    def _to_a_file(self) -> list[float | None]:
+        return [getattr(self, name) for name in type(self).model_fields]  # there may be thousands in a file
 
 # %% ../../../notebooks/08_package/26_reference.ipynb #787a725c
 class Stream(Strict):
@@ -129,6 +140,31 @@ class Sampled(Strict):
     codes: str
     outputs: str
     label: str
+
+    def codes_of(self) -> dict[str, np.ndarray]:
+        """Return the bins of the rows by stream, each (rows,) uint8."""
+        table = np.frombuffer(base64.b64decode(self.codes), np.uint8).reshape(len(self.streams), self.rows)
+        return dict(zip(self.streams, table))
+
+    def answers(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the outputs, (rows, columns), and the labels, (rows,), float32."""
+        outputs, label = (np.frombuffer(base64.b64decode(text), "<f4") for text in (self.outputs, self.label))
+        return outputs.reshape(self.rows, -1 if self.rows else 1), label
+
+# %% ../../../notebooks/08_package/26_reference.ipynb #c3f1e0a8
+def packed(codes: Mapping[str, np.ndarray], outputs: np.ndarray, label: np.ndarray) -> Sampled:
+    """Return rows, told whole: codes by stream, each (rows,) uint8, outputs (rows, columns) and label (rows,)."""
+
+    def text(array: np.ndarray) -> str:
+        return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
+
+    return Sampled(
+        rows=len(label),
+        streams=list(codes),
+        codes=text(np.array(list(codes.values()), dtype=np.uint8)),
+        outputs=text(outputs.astype("<f4")),
+        label=text(label.astype("<f4")),
+    )
 
 # %% ../../../notebooks/08_package/26_reference.ipynb #546f6e5e
 class Slice(Strict):

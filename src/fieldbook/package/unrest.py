@@ -5,6 +5,8 @@
 # %% ../../../notebooks/08_package/27_unrest.ipynb #9d03b01e
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .bins import MISSING
@@ -61,19 +63,20 @@ def by_hour(codes: np.ndarray, hour: np.ndarray, size: int) -> np.ndarray:
     hours = int(hour.max(initial=-1)) + 1
     return np.bincount(hour * size + codes, minlength=hours * size).reshape(hours, size)
 
-# %% ../../../notebooks/08_package/27_unrest.ipynb #c6d6833b
-def unrest(hourly: np.ndarray, words: bool = False) -> dict[str, Unrest]:
+# %% ../../../notebooks/08_package/27_unrest.ipynb #2cb5dbc1
+def unrest(hourly: np.ndarray, words: bool = False, lengths: Sequence[int] = LENGTHS) -> dict[str, Unrest]:
     """Return how restless a stream is, by the hours of a window; none where it has fewer than five windows.
 
     Parameters
     ----------
     hourly : (hours, bins) counts, see `by_hour`.
     words : whether bins have no order, and so no mean rank.
+    lengths : of windows, hours.
     """
     total, result = hourly.sum(axis=0), {}
-    for length in LENGTHS:
+    for length in lengths:
         whole = len(hourly) // length
-        windows = hourly[: whole * length].reshape(whole, length, -1).sum(axis=1)
+        windows = hourly[: whole * length].reshape(whole, length, hourly.shape[1]).sum(axis=1)
         windows = windows[windows.sum(axis=1) > 0]
         if len(windows) >= ENOUGH:
             result[str(length)] = _restless(windows, total, words)

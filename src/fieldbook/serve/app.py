@@ -80,8 +80,8 @@ def check(champion: Path) -> None:
     FieldbookError
         If one is missing or another.
     """
-    for name, digest in read_manifest(champion).graphs.items():
-        verified(champion / f"{name}.onnx", digest)
+    for name, digest in read_manifest(champion).files.items():
+        verified(champion / name, digest)
 
 # %% ../../../notebooks/10_serve/80_app.ipynb #d8c5402b
 image = bentoml.images.Image(python_version="3.11", base_image="docker.io/library/python:3.11-slim", distro="none")
