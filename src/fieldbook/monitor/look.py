@@ -10,6 +10,7 @@ import numpy as np
 from ..core.interval import Evaluate
 from .concept import concept, concept_symptoms
 from .notice import Notice
+from .odds import odds, odds_symptoms
 from .parts import explained_by_shares
 from .performance import loss_symptoms, performance
 from .quality import quality
@@ -44,12 +45,14 @@ def world(
     days = 0 < rows.hours < 24 * (LEAST - 1)
     turned = None if days else concept(rows, reference, task, settings, seed, weight)
     if turned:
-        found += concept_symptoms(turned, rows, window, reference.unit, most)
+        of_odds = odds_symptoms(odds(rows, reference, task), rows, window, most)
+        others = concept_symptoms(turned, rows, window, reference.unit, most)
+        found += of_odds or [one for one in others if one.kind != "labels flipped"]
     moved = shares_now(rows, reference, task, settings, seed)
     if moved:
         after = np.array([moved.after[name].value for name in task.columns])
         explained = explained_by_shares(reference, rows, task, np.clip(after, 1e-4, 1 - 1e-4))
-        if explained and explained.fits:
+        if explained and explained.fits and all(one.kind != "label shift" for one in found):
             found += shares_symptoms(moved, rows, window, most)
     return found
 

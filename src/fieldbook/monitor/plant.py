@@ -98,7 +98,7 @@ def field_changed(values: np.ndarray, one: Stream, fault: Fault, rng: np.random.
 
 # %% ../../../notebooks/12_monitor/85_plant.ipynb #aba6be58
 def rows_drawn(label: np.ndarray, fault: Fault, rng: np.random.Generator) -> np.ndarray:
-    """Return which rows there are with the fault, positions in order: some twice, or some left out so that shares move."""
+    """Return which rows there are with the fault, in order: some twice, or some left out so that shares move."""
     count = len(label)
     if fault.kind == "doubles":
         again = rng.choice(count, int(fault.size * count), replace=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .notice import Notice, more, seen, share
+from .notice import Notice, length, more, seen, share
 from .rows import Rows
 from .symptom import Symptom
 from ..package.bins import MISSING, OTHER
@@ -28,7 +28,7 @@ def gone(reference: Reference, rows: Rows, window: str, notice: Notice) -> list[
     """Return fields of which more is missing than was usual."""
     streams = fields(reference, rows)
     counts = {name: one.bins.count(rows.codes[name])[None] for name, one in streams.items()}
-    judged, found = judge_all(streams, counts, np.array([rows.hours]), notice.confidence), []
+    judged, found = judge_all(streams, counts, np.array([length(rows)]), notice.confidence), []
     for name in streams:
         one, count = judged.at(name), int(counts[name][0, MISSING])
         low, now, high = share(count, len(rows), notice.confidence)
