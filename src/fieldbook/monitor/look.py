@@ -10,11 +10,13 @@ import numpy as np
 from ..core.interval import Evaluate
 from .concept import concept, concept_symptoms
 from .notice import Notice
+from .odds import odds, odds_symptoms
 from .parts import explained_by_shares
 from .performance import loss_symptoms, performance
 from .quality import quality
 from .rows import Rows
 from .shares import shares_now, shares_symptoms
+from .sure import LEAST
 from .symptom import Symptom
 from .traffic import traffic
 from .unit import units
@@ -40,14 +42,17 @@ def world(
     lost = performance(rows, reference, task, settings, seed, weight)
     if lost:
         found += loss_symptoms(lost, rows, reference, window, most)
-    turned = concept(rows, reference, task, settings, seed, weight)
+    days = 0 < rows.hours < 24 * (LEAST - 1)
+    turned = None if days else concept(rows, reference, task, settings, seed, weight)
     if turned:
-        found += concept_symptoms(turned, rows, window, reference.unit, most)
+        of_odds = odds_symptoms(odds(rows, reference, task), rows, window, most)
+        others = concept_symptoms(turned, rows, window, reference.unit, most)
+        found += of_odds or [one for one in others if one.kind != "labels flipped"]
     moved = shares_now(rows, reference, task, settings, seed)
     if moved:
         after = np.array([moved.after[name].value for name in task.columns])
         explained = explained_by_shares(reference, rows, task, np.clip(after, 1e-4, 1 - 1e-4))
-        if explained and explained.fits:
+        if explained and explained.fits and all(one.kind != "label shift" for one in found):
             found += shares_symptoms(moved, rows, window, most)
     return found
 

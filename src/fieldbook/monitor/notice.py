@@ -14,9 +14,10 @@ from ..core.interval import six_digits
 from ..core.strict import Strict
 from .rows import Rows
 from .symptom import Figure, Symptom
+from ..package.unrest import LENGTHS
 
 # %% auto #0
-__all__ = ['Notice', 'seen', 'share', 'more']
+__all__ = ['Notice', 'length', 'seen', 'share', 'more']
 
 # %% ../../../notebooks/12_monitor/28_notice.ipynb #a3bf0aec
 class Notice(Strict):
@@ -39,7 +40,13 @@ class Notice(Strict):
         """Return the surprise, for one of so many streams, below which something is told."""
         return self.chance / max(streams, 1)
 
-# %% ../../../notebooks/12_monitor/28_notice.ipynb #fd8dd4c4
+# %% ../../../notebooks/12_monitor/28_notice.ipynb #b0d34012
+def length(rows: Rows) -> float:
+    """Return the hours of a window: those of a length that the reference may know, where that is near."""
+    near = min(LENGTHS, key=lambda one: abs(np.log(one / max(rows.hours, 0.1))))
+    return float(near) if near / 1.5 < rows.hours < near * 1.5 else rows.hours
+
+# %% ../../../notebooks/12_monitor/28_notice.ipynb #1ce211e2
 def seen(rows: Rows, window: str, **others: Any) -> Symptom:
     """Return a symptom of these rows, figures to six digits; see `Symptom` for the others."""
     begins, ends = (str(rows.time[place].astype("datetime64[s]")) for place in (0, -1))
@@ -48,7 +55,7 @@ def seen(rows: Rows, window: str, **others: Any) -> Symptom:
     effect = Figure(value=value, low=low, high=high)
     return Symptom(window=window, begins=begins, ends=ends, rows=len(rows), effect=effect, **others)
 
-# %% ../../../notebooks/12_monitor/28_notice.ipynb #d1a9315e
+# %% ../../../notebooks/12_monitor/28_notice.ipynb #d7b0565a
 def share(count: int, of: int, confidence: float = 0.95) -> tuple[float, float, float]:
     """Return low, value and high of a share.
 
@@ -64,7 +71,7 @@ def share(count: int, of: int, confidence: float = 0.95) -> tuple[float, float, 
     centre, half = p + z * z / 2 / of, z * (p * (1 - p) / of + (z / 2 / of) ** 2) ** 0.5
     return max(0.0, (centre - half) / (1 + z * z / of)), p, min(1.0, (centre + half) / (1 + z * z / of))
 
-# %% ../../../notebooks/12_monitor/28_notice.ipynb #b533bcf6
+# %% ../../../notebooks/12_monitor/28_notice.ipynb #87ad4e94
 def more(count: int, of: int, rate: float) -> float:
     """Return the probability of so many rows or more among `of`, each with probability `rate`."""
     from scipy.special import bdtrc

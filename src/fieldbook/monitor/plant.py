@@ -90,24 +90,25 @@ def field_changed(values: np.ndarray, one: Stream, fault: Fault, rng: np.random.
     if fault.kind == "frozen":
         known = values == values if values.dtype.kind == "f" else values != ""
         start = min(int((1 - fault.size) * len(values)), len(values) - 1)
-        before = np.flatnonzero(known[: start + 1])
-        return np.where(np.arange(len(values)) >= start, values[before[-1] if len(before) else start], values)
+        place = np.flatnonzero(known)
+        last = place[max(int(np.searchsorted(place, start, side="right")) - 1, 0)] if len(place) else start
+        return np.where(np.arange(len(values)) >= start, values[last], values)
     empty, new = (np.nan, np.nan) if values.dtype.kind == "f" else ("", "never seen before")
     return np.where(rng.random(len(values)) < fault.size, empty if fault.kind == "missing" else new, values)
 
 # %% ../../../notebooks/12_monitor/85_plant.ipynb #aba6be58
 def rows_drawn(label: np.ndarray, fault: Fault, rng: np.random.Generator) -> np.ndarray:
-    """Return which rows there are with the fault, positions in order: some twice, or drawn so that shares move."""
+    """Return which rows there are with the fault, in order: some twice, or some left out so that shares move."""
     count = len(label)
     if fault.kind == "doubles":
         again = rng.choice(count, int(fault.size * count), replace=False)
         return np.sort(np.concatenate([np.arange(count), again]))
     known = np.isfinite(label)
     most = label[known].max()
-    share = (label[known] == most).mean()
-    wanted = float(np.clip(fault.size, 0.02, 0.98))
-    weight = np.where(label == most, wanted / share, (1 - wanted) / (1 - share)) * known
-    return np.sort(rng.choice(count, count, p=weight / weight.sum()))
+    share, wanted = (label[known] == most).mean(), float(np.clip(fault.size, 0.02, 0.98))
+    stay = wanted / share, (1 - wanted) / (1 - share)
+    chance = np.where(label == most, stay[0], stay[1]) / max(stay)
+    return np.flatnonzero(known & (rng.random(count) < chance))
 
 # %% ../../../notebooks/12_monitor/85_plant.ipynb #3d41d4f4
 def flipped(task: AnyFraming, label: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from .notice import Notice, more, seen, share
+from .notice import Notice, length, more, seen, share
 from .rows import Rows
 from .symptom import Symptom
 from ..package.bins import MISSING, OTHER
 from ..package.judge import judge_all
 from ..package.reference import Reference, Stream
+from ..package.stream import longest
 
 # %% auto #0
-__all__ = ['COMMON', 'fields', 'gone', 'longest', 'repeats', 'frozen', 'outside', 'new_words', 'digests', 'twice', 'doubles',
-           'quality']
+__all__ = ['COMMON', 'fields', 'gone', 'repeats', 'frozen', 'outside', 'new_words', 'digests', 'twice', 'doubles', 'quality']
 
 # %% ../../../notebooks/12_monitor/30_quality.ipynb #e76d1734
 def fields(reference: Reference, rows: Rows) -> dict[str, Stream]:
@@ -28,7 +28,7 @@ def gone(reference: Reference, rows: Rows, window: str, notice: Notice) -> list[
     """Return fields of which more is missing than was usual."""
     streams = fields(reference, rows)
     counts = {name: one.bins.count(rows.codes[name])[None] for name, one in streams.items()}
-    judged, found = judge_all(streams, counts, np.array([rows.hours]), notice.confidence), []
+    judged, found = judge_all(streams, counts, np.array([length(rows)]), notice.confidence), []
     for name in streams:
         one, count = judged.at(name), int(counts[name][0, MISSING])
         low, now, high = share(count, len(rows), notice.confidence)
@@ -54,25 +54,14 @@ def gone(reference: Reference, rows: Rows, window: str, notice: Notice) -> list[
 # %% ../../../notebooks/12_monitor/30_quality.ipynb #d7af8e4b
 COMMON = 0.25  # share of training's rows from which on a long run of a value is nothing unusual
 
-# %% ../../../notebooks/12_monitor/30_quality.ipynb #bc2819ed
-def longest(values: np.ndarray) -> tuple[int, int]:
-    """Return where the longest run of one value begins, and how long it is; NaN is like nothing."""
-    if len(values) == 0:
-        return 0, 0
-    edges = np.flatnonzero(values[1:] != values[:-1]) + 1
-    begins = np.concatenate([[0], edges])
-    lengths = np.diff(np.concatenate([begins, [len(values)]]))
-    place = int(lengths.argmax())
-    return int(begins[place]), int(lengths[place])
-
-# %% ../../../notebooks/12_monitor/30_quality.ipynb #a46da687
+# %% ../../../notebooks/12_monitor/30_quality.ipynb #978b9533
 def repeats(one: Stream) -> float:
     """Return the chance that a row has the value of the one before it."""
     known = np.array(one.counts[1:], dtype=float)
     total = max(known.sum(), 2.0)
     return float(total ** (-1 / one.run)) if one.run else float(((known / total) ** 2).sum())
 
-# %% ../../../notebooks/12_monitor/30_quality.ipynb #33e7b2c2
+# %% ../../../notebooks/12_monitor/30_quality.ipynb #e6b71e76
 def frozen(reference: Reference, rows: Rows, window: str, notice: Notice) -> list[Symptom]:
     """Return fields that had one value for longer than chance allows."""
     streams, found = fields(reference, rows), []
@@ -92,7 +81,7 @@ def frozen(reference: Reference, rows: Rows, window: str, notice: Notice) -> lis
             found.append(seen(rows, window, **common, effect=size, surprise=chance, words=words))
     return found
 
-# %% ../../../notebooks/12_monitor/30_quality.ipynb #9efdcb56
+# %% ../../../notebooks/12_monitor/30_quality.ipynb #46ea3346
 def _tail(one: Stream, values: np.ndarray) -> float:
     """Return the probability that values as far beyond the range, (rows,), come in a quiet window."""
     q, rows = np.array(one.quantiles), max(sum(one.counts[1:]), 1)
@@ -102,7 +91,7 @@ def _tail(one: Stream, values: np.ndarray) -> float:
     windows = max((level.windows for level in one.unrest.values()), default=0)
     return float(np.exp(-np.median(away))) / (min(windows, 1000) + 1)
 
-# %% ../../../notebooks/12_monitor/30_quality.ipynb #ca69dc4d
+# %% ../../../notebooks/12_monitor/30_quality.ipynb #eb258f1f
 def outside(reference: Reference, rows: Rows, window: str, notice: Notice) -> list[Symptom]:
     """Return fields of numbers with values far beyond all that training saw."""
     streams, found = fields(reference, rows), []
@@ -122,7 +111,7 @@ def outside(reference: Reference, rows: Rows, window: str, notice: Notice) -> li
             found.append(seen(rows, window, **common, effect=(low, now, high), surprise=chance, words=words))
     return found
 
-# %% ../../../notebooks/12_monitor/30_quality.ipynb #5d89745a
+# %% ../../../notebooks/12_monitor/30_quality.ipynb #6c7b4bad
 def new_words(reference: Reference, rows: Rows, window: str, notice: Notice) -> list[Symptom]:
     """Return fields of words in which new or rare ones have become frequent."""
     streams, found = fields(reference, rows), []
@@ -140,7 +129,7 @@ def new_words(reference: Reference, rows: Rows, window: str, notice: Notice) -> 
             found.append(seen(rows, window, **common, effect=(low, now, high), surprise=chance, words=words))
     return found
 
-# %% ../../../notebooks/12_monitor/30_quality.ipynb #e436deb8
+# %% ../../../notebooks/12_monitor/30_quality.ipynb #488412f5
 def digests(rows: Rows) -> np.ndarray:
     """Return a number for the inputs of each row, (rows,) uint64: equal where all fields are."""
     total = np.zeros(len(rows), dtype=np.uint64)
@@ -151,12 +140,12 @@ def digests(rows: Rows) -> np.ndarray:
         total ^= total >> np.uint64(29)
     return total
 
-# %% ../../../notebooks/12_monitor/30_quality.ipynb #0bc63361
+# %% ../../../notebooks/12_monitor/30_quality.ipynb #5055fd6f
 def twice(keys: np.ndarray) -> int:
     """Return how many rows have the key of an earlier one."""
     return len(keys) - len(np.unique(keys))
 
-# %% ../../../notebooks/12_monitor/30_quality.ipynb #5f476c3f
+# %% ../../../notebooks/12_monitor/30_quality.ipynb #0b49ce3b
 def doubles(reference: Reference, rows: Rows, window: str, notice: Notice) -> list[Symptom]:
     """Return that inputs, or ids, came twice."""
     found = []
@@ -174,18 +163,16 @@ def doubles(reference: Reference, rows: Rows, window: str, notice: Notice) -> li
             found.append(seen(rows, window, **common, effect=(low, now, high), surprise=chance, words=words))
     return found[:1]
 
-# %% ../../../notebooks/12_monitor/30_quality.ipynb #297c650e
+# %% ../../../notebooks/12_monitor/30_quality.ipynb #1272fa6c
 def _sampled(reference: Reference) -> np.ndarray:
     """Return the rows of the reference's sample as bytes, fields only, (rows,)."""
-    import base64
+    own = [codes for name, codes in reference.sample.codes_of().items() if name.startswith("field:")]
+    if not own:
+        return np.arange(reference.sample.rows)
+    table = np.ascontiguousarray(np.stack(own, axis=1))
+    return table.view([("", table.dtype)] * table.shape[1])[:, 0]
 
-    held = reference.sample
-    codes = np.frombuffer(base64.b64decode(held.codes), np.uint8).reshape(len(held.streams), held.rows)
-    own = codes[[name.startswith("field:") for name in held.streams]]
-    own = np.ascontiguousarray(own.T)
-    return own.view([("", own.dtype)] * own.shape[1])[:, 0] if own.shape[1] else np.arange(held.rows)
-
-# %% ../../../notebooks/12_monitor/30_quality.ipynb #d83bbd6f
+# %% ../../../notebooks/12_monitor/30_quality.ipynb #476ca7c0
 def quality(reference: Reference, rows: Rows, window: str, notice: Notice) -> list[Symptom]:
     """Return what is wrong with the data of a window.
 

@@ -17,8 +17,8 @@ from .traffic import against, shifted
 from ..package.reference import Reference, Stream
 
 # %% auto #0
-__all__ = ['CONVERSIONS', 'FLOOR', 'GAIN', 'HALF', 'MILD', 'density', 'Converted', 'mixtures', 'away', 'converted', 'beyond',
-           'units']
+__all__ = ['CONVERSIONS', 'FLOOR', 'GAIN', 'HALF', 'MILD', 'density', 'Converted', 'mixtures', 'away', 'rival', 'converted',
+           'beyond', 'units']
 
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #e1059245
 _FACTORS = {
@@ -89,7 +89,16 @@ def away(one: Stream, values: np.ndarray) -> float:
     now = count / max(count.sum(), 1)
     return float((now * np.log(np.where(now > 0, now, 1) / base)).sum())
 
-# %% ../../../notebooks/12_monitor/33_unit.ipynb #b4151efa
+# %% ../../../notebooks/12_monitor/33_unit.ipynb #f97b068b
+def rival(one: Stream, values: np.ndarray) -> float:
+    """Return the log-likelihood that a mere shift gains over values, (rows,), as they are."""
+    by = float(one.quantiles[10] - np.median(values))
+    if not one.sd or abs(by) > 2 * one.sd:
+        return 0.0
+    moved = values + by
+    return float(np.log(density(one, moved)).sum() - np.log(density(one, values)).sum())
+
+# %% ../../../notebooks/12_monitor/33_unit.ipynb #e4119ede
 def converted(one: Stream, values: np.ndarray) -> Converted | None:
     """Return the conversion that explains values, (rows,), best; None if none explains them better than they are."""
     if len(values) < 20 or len(one.bins.edges) < 4 or not one.quantiles:
@@ -99,27 +108,27 @@ def converted(one: Stream, values: np.ndarray) -> Converted | None:
     name, (factor, offset) = list(CONVERSIONS.items())[best]
     back = np.where(of[best] > 0.5, (values - offset) / factor, values)
     before, after = away(one, values), away(one, back)
-    if gain[best] <= 0:
+    if gain[best] <= max(0.0, rival(one, values)):
         return None
     return Converted(name, float(part[best]), float(gain[best] / max(part[best] * len(values), 1)), before, after)
 
-# %% ../../../notebooks/12_monitor/33_unit.ipynb #b8ad0f3d
+# %% ../../../notebooks/12_monitor/33_unit.ipynb #6ce490f7
 GAIN, HALF, MILD = 1.5, 0.5, 5.0  # nats a row, the part of the distance from training that may stay, a factor
 
-# %% ../../../notebooks/12_monitor/33_unit.ipynb #8c3ade90
+# %% ../../../notebooks/12_monitor/33_unit.ipynb #c6e90487
 def beyond(one: Stream, values: np.ndarray) -> float:
     """Return the share of values, (rows,), outside of all that training saw, to the digits of float32."""
     low, high = (float(np.float32(one.quantiles[place])) for place in (0, -1)) if one.quantiles else (-np.inf, np.inf)
     return float(((values < low) | (values > high)).mean())
 
-# %% ../../../notebooks/12_monitor/33_unit.ipynb #49280b04
+# %% ../../../notebooks/12_monitor/33_unit.ipynb #b525c7b8
 def _explains(one: Stream, best: Converted | None, values: np.ndarray, notice: Notice) -> bool:
     if best is None or best.gain <= GAIN or best.after >= HALF * best.before or best.share <= notice.share:
         return False
     factor = abs(CONVERSIONS[best.name][0])
     return not 1 / MILD < factor < MILD or beyond(one, values) > best.share / 4
 
-# %% ../../../notebooks/12_monitor/33_unit.ipynb #5186ed03
+# %% ../../../notebooks/12_monitor/33_unit.ipynb #1d05b95f
 def units(reference: Reference, rows: Rows, window: str, notice: Notice) -> list[Symptom]:
     """Return fields that are sent in another unit, in all rows or in some."""
     if len(rows) == 0:

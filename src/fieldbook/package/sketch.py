@@ -31,6 +31,7 @@ from fieldbook.package.stream import (
     hours,
     outcomes,
     private_features,
+    run,
     stream,
 )
 from ..scope.column import Condition
@@ -206,9 +207,11 @@ def _inputs(
     columns = columns_of(source.requests.iloc[both], source.table.iloc[both], source.features, hidden)
     hour, told = hours(source.table["as_of"].iloc[every]), detail(len(columns))
     at, later = np.searchsorted(both, every), np.searchsorted(both, held.rows)
-    streams, codes = {}, {}
+    streams, codes, order = {}, {}, np.argsort(source.table["as_of"].iloc[every].to_numpy(), kind="stable")
     for name, values in columns.items():
         one = stream(name.partition(":")[0], values[at], hour, told)
+        if one.kind == "field" and hour is not None:
+            one = one.model_copy(update={"run": run(values[at][order], len(every) / len(source.table))})
         streams[name], codes[name] = _split(one, values[later], held)
     return streams, codes
 

@@ -21,8 +21,8 @@ from ..scope.framing import Framing
 from ..scope.problem import Problem
 
 # %% auto #0
-__all__ = ['BYTES', 'Detail', 'detail', 'digits', 'hours', 'drawn', 'columns_of', 'private_features', 'stream', 'by_outcome',
-           'outcomes']
+__all__ = ['BYTES', 'Detail', 'detail', 'digits', 'hours', 'drawn', 'columns_of', 'private_features', 'stream', 'longest', 'run',
+           'by_outcome', 'outcomes']
 
 # %% ../../../notebooks/08_package/28_stream.ipynb #2e8ddd3c
 BYTES = 290 * 1024  # of the file, at most
@@ -150,6 +150,22 @@ def _numbers(values: np.ndarray, told: Detail) -> dict[str, Any]:
         "mean": digits(known.mean()),
         "sd": digits(known.std()),
     }
+
+# %% ../../../notebooks/08_package/28_stream.ipynb #d1a0f3b2
+def longest(values: np.ndarray) -> tuple[int, int]:
+    """Return where the longest run of one value begins, and how long it is; NaN is like nothing."""
+    if len(values) == 0:
+        return 0, 0
+    begins = np.concatenate([[0], np.flatnonzero(values[1:] != values[:-1]) + 1])
+    lengths = np.diff(np.concatenate([begins, [len(values)]]))
+    place = int(lengths.argmax())
+    return int(begins[place]), int(lengths[place])
+
+# %% ../../../notebooks/08_package/28_stream.ipynb #d1a0f3b4
+def run(values: np.ndarray, part: float) -> int:
+    """Return the longest run of a known value in rows in the order of time, (rows,), which are a part of all rows."""
+    known = values[np.isfinite(values)] if values.dtype.kind == "f" else values[values != ""]
+    return round(longest(known)[1] / part)
 
 # %% ../../../notebooks/08_package/28_stream.ipynb #2f680bb0
 def by_outcome(codes: np.ndarray, size: int, outcomes: Mapping[str, np.ndarray]) -> dict[str, list[int]]:
