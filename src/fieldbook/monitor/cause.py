@@ -190,7 +190,7 @@ def _cause(own: Sequence[Symptom], follow: Sequence[Symptom], expected: Figure |
     costs = [one.cost for one in [*own, *follow] if one.cost]
     moved = of_kind([*own, *follow], "score shift", "decision shift")
     cost = max(costs, key=lambda one: one.value) if costs else expected if moved else None
-    told = WORDS.get(kind, own[0].words.rstrip(".")).format(streams=_list(streams))
+    told = f"{WORDS[kind].format(streams=_list(streams))}. " if kind in WORDS else ""
     rest = f" {len(own) + len(follow) - 1} other symptoms go with it." if len(own) + len(follow) > 2 else ""
     first, last = min(one.begins for one in own), max(one.ends for one in own)
     return Cause(
@@ -198,7 +198,7 @@ def _cause(own: Sequence[Symptom], follow: Sequence[Symptom], expected: Figure |
         streams=streams,
         symptoms=[*own, *follow],
         cost=cost,
-        words=f"{told}. {own[0].words}{rest}",
+        words=f"{told}{own[0].words}{rest}",
         surprise=own[0].surprise,
         begins=first,
         ends=last,

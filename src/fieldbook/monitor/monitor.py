@@ -114,7 +114,7 @@ def find(source: Path, reader: Reader, settings: Monitor, until: np.datetime64, 
 # %% ../../../notebooks/12_monitor/80_monitor.ipynb #09b490a5
 def _worked(worked: Hours | None, window: Window, reader: Reader) -> list[Symptom]:
     """Return what was not well with the service."""
-    return operations(worked, window.name, window.begins, window.ends, reader.reference.model) if worked else []
+    return operations(worked, window.name, window.begins, window.ends, reader.manifest.lineage.id) if worked else []
 
 # %% ../../../notebooks/12_monitor/80_monitor.ipynb #211028e9
 def _age(reader: Reader, window: Window, rows: int) -> list[Symptom]:
@@ -146,8 +146,7 @@ def tell(found: Found, reader: Reader, settings: Monitor, rules: Rules, target: 
         for one in found.looks
     ]
     streams, month = len(watched(reader.reference, found.rows)), looks_a_month(settings.windows, found.rows)
-    for alert in watch(target, looks, rules, month, streams, reader.reference.unit):
-        print(f"{'alert' if alert.event == 'open' else 'over'}: {alert.text}")
+    watch(target, looks, rules, month, streams, reader.reference.unit)
     return still_open(alerts(target))
 
 # %% ../../../notebooks/12_monitor/80_monitor.ipynb #a9005976

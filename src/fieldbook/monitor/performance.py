@@ -21,7 +21,7 @@ from ..package.reference import Reference
 from ..scope.framings import AnyFraming
 
 # %% auto #0
-__all__ = ['FEW', 'metrics_drawn', 'Change', 'Performance', 'answered', 'performance', 'loss_symptoms']
+__all__ = ['FEW', 'MOST', 'metrics_drawn', 'Change', 'Performance', 'answered', 'performance', 'loss_symptoms']
 
 # %% ../../../notebooks/12_monitor/45_performance.ipynb #ad8c76af
 def metrics_drawn(scores: Scores, weight: np.ndarray, draws: Draws, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -97,6 +97,9 @@ def answered(rows: Rows, weight: np.ndarray | None = None) -> tuple[Rows, np.nda
 # %% ../../../notebooks/12_monitor/45_performance.ipynb #4912dea2
 FEW = 30  # rows with known outcomes below which nothing is said
 
+# %% ../../../notebooks/12_monitor/45_performance.ipynb #9e7a0b11
+MOST = 5_000  # rows that metrics are computed of: each is sorted anew for every draw
+
 # %% ../../../notebooks/12_monitor/45_performance.ipynb #0201918d
 def performance(
     rows: Rows, reference: Reference, task: AnyFraming, settings: Evaluate, seed: int, weight: np.ndarray | None = None
@@ -129,8 +132,10 @@ def performance(
         name: judge(lost[name], reference.slices[name].loss, int(where.sum()), len(named))
         for name, where in named.items()
     }
-    scores = Scores(known.label, known.outputs, task, settings.bins)
-    metrics = metrics_drawn(scores, weight, draws, settings.metrics)
+    some = np.sort(np.random.default_rng(seed).permutation(len(known))[:MOST])
+    part, few = known.take(some), drawn(known.take(some), settings.replicates, seed)
+    scores = Scores(part.label, part.outputs, task, settings.bins)
+    metrics = metrics_drawn(scores, weight[some], few, settings.metrics)
     figures = {
         name: figure_of(values, 0.0, settings.confidence, draws.clusters - 1) for name, values in metrics.items()
     }
