@@ -14,6 +14,7 @@ from fieldbook.features.request import frame_arrays, records
 from fieldbook.serve.servable import Servable
 
 Line = dict[str, Any]
+Change = Callable[[pd.DataFrame], pd.DataFrame]
 
 
 def lines(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -200,7 +198,7 @@ def test_killed_at_any_moment_nothing_is_lost_or_doubled(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
         time.sleep(moments.uniform(0.5, 1.0) * whole)
-        os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
     assert subprocess.run(command, capture_output=True).returncode == 0
     assert sorted((one["id"], one["event"]) for one in told(logs / "monitor")) == sorted(wanted)

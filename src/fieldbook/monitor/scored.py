@@ -45,7 +45,7 @@ def sliced(
     columns = {**request, **features}
     named = {name for one in reference.slices.values() for name in one.conditions if name in columns}
     frame = pd.DataFrame({name: columns[name] for name in named}, index=range(count))
-    words = frame.select_dtypes(object).columns
+    words = [name for name in named if columns[name].dtype == object]
     frame[words] = frame[words].replace("", None)  # what is missing keeps no condition
     there = {name: one for name, one in reference.slices.items() if set(one.conditions) <= named}
     return {name: inside(frame, one.conditions) for name, one in there.items()}
