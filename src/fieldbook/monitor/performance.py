@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from ..package.reference import Reference
 from ..scope.framings import AnyFraming
 
 # %% auto #0
-__all__ = ['FEW', 'metrics_drawn', 'Change', 'Performance', 'answered', 'performance', 'loss_symptoms']
+__all__ = ['MOST', 'FEW', 'metrics_drawn', 'Change', 'Performance', 'answered', 'performance', 'loss_symptoms']
 
 # %% ../../../notebooks/12_monitor/45_performance.ipynb #ad8c76af
 def metrics_drawn(scores: Scores, weight: np.ndarray, draws: Draws, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -94,10 +95,13 @@ def answered(rows: Rows, weight: np.ndarray | None = None) -> tuple[Rows, np.nda
     use = (of > 0) & np.isfinite(rows.label) & np.isfinite(rows.outputs).all(axis=1)
     return rows.take(use), of[use]
 
-# %% ../../../notebooks/12_monitor/45_performance.ipynb #4912dea2
+# %% ../../../notebooks/12_monitor/45_performance.ipynb #066f70d3
+MOST = 20_000  # rows of which metrics are drawn again and again; for their intervals days count, hardly rows
+
+# %% ../../../notebooks/12_monitor/45_performance.ipynb #84a444a0
 FEW = 30  # rows with known outcomes below which nothing is said
 
-# %% ../../../notebooks/12_monitor/45_performance.ipynb #0201918d
+# %% ../../../notebooks/12_monitor/45_performance.ipynb #dbc105d4
 def performance(
     rows: Rows, reference: Reference, task: AnyFraming, settings: Evaluate, seed: int, weight: np.ndarray | None = None
 ) -> Performance | None:
@@ -129,8 +133,7 @@ def performance(
         name: judge(lost[name], reference.slices[name].loss, int(where.sum()), len(named))
         for name, where in named.items()
     }
-    scores = Scores(known.label, known.outputs, task, settings.bins)
-    metrics = metrics_drawn(scores, weight, draws, settings.metrics)
+    metrics = _metrics(known, weight, task, draws, settings)
     figures = {
         name: figure_of(values, 0.0, settings.confidence, draws.clusters - 1) for name, values in metrics.items()
     }
@@ -141,12 +144,24 @@ def performance(
         beyond={name: _beyond(lost[name], all_rows, reference, name, len(named)) for name in named if slices[name]},
     )
 
-# %% ../../../notebooks/12_monitor/45_performance.ipynb #8f96aff3
+# %% ../../../notebooks/12_monitor/45_performance.ipynb #d98371e2
+def _metrics(
+    known: Rows, weight: np.ndarray, task: AnyFraming, draws: Draws, settings: Evaluate
+) -> dict[str, np.ndarray]:
+    """Return the metrics of all rows, and of some of them on each draw, about the same value."""
+    pick, some = np.unique(np.linspace(0, len(known) - 1, MOST).astype(int)), copy(draws)
+    some.code = draws.code[pick]
+    scores = lambda rows: Scores(known.label[rows], known.outputs[rows], task, settings.bins)
+    drawn_again = metrics_drawn(scores(pick), weight[pick], some, settings.metrics)
+    whole = _computed(scores(slice(None)), list(drawn_again), weight)
+    return {name: values - values[0] + whole.get(name, np.nan) for name, values in drawn_again.items()}
+
+# %% ../../../notebooks/12_monitor/45_performance.ipynb #d5ee64f8
 def _lost(loss: np.ndarray, weight: np.ndarray, draws: Draws) -> np.ndarray:
     """Return the weighted mean for 1,000 rows on each draw."""
     return 1000 * divide(draws.sums(loss * weight), draws.sums(weight))
 
-# %% ../../../notebooks/12_monitor/45_performance.ipynb #b06400cb
+# %% ../../../notebooks/12_monitor/45_performance.ipynb #38063b04
 def _judged(
     lost: np.ndarray, of: dict[str, float | None], rows: int, usual: float, freedom: int, confidence: float, times: int
 ) -> Change | None:
@@ -158,14 +173,14 @@ def _judged(
     p = min(1.0, times * surprise(change, others, usual, freedom))
     return Change(rows=rows, loss=loss, change=compared, usual=1.96 * usual, surprise=p)
 
-# %% ../../../notebooks/12_monitor/45_performance.ipynb #d844048c
+# %% ../../../notebooks/12_monitor/45_performance.ipynb #f414b904
 def _beyond(lost: np.ndarray, of_all: np.ndarray, reference: Reference, name: str, times: int) -> float:
     """Return how surprising it is that a slice has changed by more than all rows have."""
     own, whole = reference.slices[name].loss, reference.loss
     more = (lost - 1000 * own["value"]) - (of_all - 1000 * whole["value"])
     return min(1.0, times * surprise(more, 1000 * float(np.hypot(error_of(own), error_of(whole)))))
 
-# %% ../../../notebooks/12_monitor/45_performance.ipynb #33155379
+# %% ../../../notebooks/12_monitor/45_performance.ipynb #1597f26e
 def loss_symptoms(
     seen: Performance, rows: Rows, reference: Reference, window: str, most: float = 0.05
 ) -> list[Symptom]:
@@ -187,7 +202,7 @@ def loss_symptoms(
             found.append(_told("slice loss", name, one, common, doubt))
     return found
 
-# %% ../../../notebooks/12_monitor/45_performance.ipynb #43a0cd18
+# %% ../../../notebooks/12_monitor/45_performance.ipynb #68672f0d
 def _told(kind: str, name: str, one: Change, common: dict, doubt: float) -> Symptom:
     where = f"in the slice {name!r} " if name else ""
     change, loss = one.change, one.loss
