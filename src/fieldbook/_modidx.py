@@ -1174,6 +1174,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'fieldbook.monitor.toy.World.task': ('12_monitor/toy.html#world.task', 'fieldbook/monitor/toy.py'),
                                        'fieldbook.monitor.toy.bands_of': ('12_monitor/toy.html#bands_of', 'fieldbook/monitor/toy.py'),
                                        'fieldbook.monitor.toy.chances': ('12_monitor/toy.html#chances', 'fieldbook/monitor/toy.py'),
+                                       'fieldbook.monitor.toy.outcomes_of': ('12_monitor/toy.html#outcomes_of', 'fieldbook/monitor/toy.py'),
                                        'fieldbook.monitor.toy.packed': ('12_monitor/toy.html#packed', 'fieldbook/monitor/toy.py'),
                                        'fieldbook.monitor.toy.reference_of': ( '12_monitor/toy.html#reference_of',
                                                                                'fieldbook/monitor/toy.py'),

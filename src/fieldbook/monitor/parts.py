@@ -47,14 +47,19 @@ class Explained(Strict):
 # %% ../../../notebooks/12_monitor/54_parts.ipynb #f1327587
 def mixed(stream: Stream, task: AnyFraming, before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Return the shares of a stream's bins, (bins,), if events were as frequent as in `after`, (columns,)."""
-    labels = range(2 ** len(task.columns) if task.several else len(task.words))
-    events = {task.word(label): task.events(np.array([float(label)]))[0] for label in labels}
-    total = np.zeros(stream.bins.size)
-    for word, counts in stream.by_outcome.items():
-        happens = events[word]
-        ratio = np.where(happens > 0, after / before, 1.0 if task.exclusive else (1 - after) / (1 - before))
-        total += np.prod(ratio) * np.asarray(counts)
-    return total / total.sum()
+    look = {word: np.asarray(counts) / max(sum(counts), 1) for word, counts in stream.by_outcome.items()}
+    nothing = np.zeros(stream.bins.size)
+    pair = lambda name, other, share: share * look.get(name, nothing) + (1 - share) * look.get(other, nothing)
+    if task.exclusive:
+        total = sum((share * look.get(name, nothing) for name, share in zip(task.columns, after)), nothing)
+    elif task.several:  # each label moves the stream by itself
+        known = [name for name in task.columns if name in look and f"not {name}" in look]
+        of = lambda shares: [pair(name, f"not {name}", shares[task.columns.index(name)]) for name in known]
+        usual = of(before)
+        total = sum((new - old for new, old in zip(of(after), usual)), sum(usual, nothing) / max(len(usual), 1))
+    else:
+        total = pair(task.words[1], task.words[0], after[0])
+    return np.maximum(total, 0) / max(np.maximum(total, 0).sum(), 1e-12)
 
 # %% ../../../notebooks/12_monitor/54_parts.ipynb #438ab6c6
 def misfit(counts: np.ndarray, shares: np.ndarray, stream: Stream, hours: float) -> tuple[float, int, float]:
