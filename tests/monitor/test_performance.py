@@ -1,4 +1,4 @@
-"""Performance with and without outcomes, on worlds whose truth is known: intervals hold it, parts are the right ones."""
+"""Performance with and without outcomes, on worlds whose truth is known: intervals hold it, parts are as they are."""
 
 from __future__ import annotations
 

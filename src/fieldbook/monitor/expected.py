@@ -80,15 +80,15 @@ def sample_of(reference: Reference) -> tuple[dict[str, np.ndarray], np.ndarray, 
 def happened(reference: Reference, task: AnyFraming, column: str) -> tuple[np.ndarray, np.ndarray] | None:
     """Return in how many rows of each bin of a score its event happened, and how many rows there are, (bins,).
 
-    Several labels of one row stand side by side in the word of an outcome. None where the reference does not know.
+    None where the reference does not know.
     """
     stream = reference.streams.get(f"score:{column}")
     if stream is None or not stream.by_outcome or task.value:
         return None
     each = {word: np.asarray(counts, dtype=float) for word, counts in stream.by_outcome.items()}
-    of = [counts for word, counts in each.items() if column in (word.split(", ") if task.several else [word])]
+    of = [column, f"not {column}"] if task.several else list(each)
     nothing = np.zeros(stream.bins.size)
-    return sum(of, nothing), sum(each.values(), nothing)
+    return each.get(column, nothing), sum((each.get(word, nothing) for word in of), nothing)
 
 # %% ../../../notebooks/12_monitor/48_expected.ipynb #9c68232f
 def logit(p: np.ndarray) -> np.ndarray:

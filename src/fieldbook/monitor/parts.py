@@ -12,7 +12,7 @@ import numpy as np
 from ..core.interval import Draws, Evaluate, divide, six_digits
 from ..core.strict import Strict
 from .expected import band_of, calibrated, costs_drawn, expected_drawn, factor_of, reference_drawn
-from .performance import FEW, answered
+from .performance import FEW
 from .rows import Rows
 from .shares import events_drawn, usual_shares
 from .sure import drawn, figure_of, unrest_of
@@ -47,14 +47,19 @@ class Explained(Strict):
 # %% ../../../notebooks/12_monitor/54_parts.ipynb #f1327587
 def mixed(stream: Stream, task: AnyFraming, before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Return the shares of a stream's bins, (bins,), if events were as frequent as in `after`, (columns,)."""
-    labels = range(2 ** len(task.columns) if task.several else len(task.words))
-    events = {task.word(label): task.events(np.array([float(label)]))[0] for label in labels}
-    total = np.zeros(stream.bins.size)
-    for word, counts in stream.by_outcome.items():
-        happens = events[word]
-        ratio = np.where(happens > 0, after / before, 1.0 if task.exclusive else (1 - after) / (1 - before))
-        total += np.prod(ratio) * np.asarray(counts)
-    return total / total.sum()
+    look = {word: np.asarray(counts) / max(sum(counts), 1) for word, counts in stream.by_outcome.items()}
+    nothing = np.zeros(stream.bins.size)
+    pair = lambda name, other, share: share * look.get(name, nothing) + (1 - share) * look.get(other, nothing)
+    if task.exclusive:
+        total = sum((share * look.get(name, nothing) for name, share in zip(task.columns, after)), nothing)
+    elif task.several:  # each label moves the stream by itself
+        known = [name for name in task.columns if name in look and f"not {name}" in look]
+        of = lambda shares: [pair(name, f"not {name}", shares[task.columns.index(name)]) for name in known]
+        usual = of(before)
+        total = sum((new - old for new, old in zip(of(after), usual)), sum(usual, nothing) / max(len(usual), 1))
+    else:
+        total = pair(task.words[1], task.words[0], after[0])
+    return np.maximum(total, 0) / max(np.maximum(total, 0).sum(), 1e-12)
 
 # %% ../../../notebooks/12_monitor/54_parts.ipynb #438ab6c6
 def misfit(counts: np.ndarray, shares: np.ndarray, stream: Stream, hours: float) -> tuple[float, int, float]:
@@ -177,7 +182,8 @@ def parts(
     weight : (rows,) of the rows with known outcomes, as for `performance`.
     sample_weight : (sample rows,) as for `expected`.
     """
-    asked = rows.take(np.isfinite(rows.outputs).all(axis=1))
+    finite = np.isfinite(rows.outputs).all(axis=1)
+    asked = rows.take(finite)
     if len(asked) < FEW:
         return None
     draws, costs = drawn(asked, settings.replicates, seed), costs_drawn(reference, settings.replicates, seed)
@@ -185,16 +191,17 @@ def parts(
     usual = reference_drawn(reference, costs_drawn(reference, settings.replicates, seed))
     traffic = expected_drawn(asked, reference, costs, draws) - usual
     by_shares, explained, words = _by_shares(asked, reference, task, draws)
-    known, counts = answered(asked, None if weight is None else weight[np.isfinite(rows.outputs).all(axis=1)])
-    world = None
-    if len(known) >= FEW:
-        again = _same(draws, asked, known)
-        world = _remains(known, counts, reference, task, costs, again) - by_shares
+    counts = np.isfinite(asked.label) * (1.0 if weight is None else weight[finite])
+    use, world = counts > 0, None
+    if use.sum() >= FEW:
+        again = copy(draws)
+        again.code = draws.code[use]
+        world = _remains(asked.take(use), counts[use], reference, task, costs, again) - by_shares
     total = traffic + by_shares + (0 if world is None else world)
     of = lambda values: figure_of(1000 * values, 0.0, settings.confidence, draws.clusters - 1)
     return Parts(
         rows=len(asked),
-        known=len(known),
+        known=int(use.sum()),
         change=of(total),
         traffic=of(traffic),
         shares=of(by_shares),
@@ -221,14 +228,7 @@ def _by_shares(
     steps = sum(draws.mean(column) * (now - now[0]) for column, now in zip(slope.T, after.T))
     return draws.mean(more) + steps, explained, "fits"
 
-# %% ../../../notebooks/12_monitor/54_parts.ipynb #171aa053
-def _same(draws: Draws, asked: Rows, known: Rows) -> Draws:
-    """Return the same draws for the rows with known outcomes."""
-    again = copy(draws)
-    again.code = draws.code[np.isin(asked.ids, known.ids)]
-    return again
-
-# %% ../../../notebooks/12_monitor/54_parts.ipynb #dcbe0069
+# %% ../../../notebooks/12_monitor/54_parts.ipynb #cfa646bc
 def _remains(
     known: Rows, weight: np.ndarray, reference: Reference, task: AnyFraming, costs: np.ndarray, draws: Draws
 ) -> np.ndarray:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from ..package.reference import Reference
 from ..scope.framings import AnyFraming
 
 # %% auto #0
-__all__ = ['FEW', 'MOST', 'metrics_drawn', 'Change', 'Performance', 'answered', 'performance', 'loss_symptoms']
+__all__ = ['MOST', 'FEW', 'metrics_drawn', 'Change', 'Performance', 'answered', 'performance', 'loss_symptoms']
 
 # %% ../../../notebooks/12_monitor/45_performance.ipynb #ad8c76af
 def metrics_drawn(scores: Scores, weight: np.ndarray, draws: Draws, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -94,8 +95,124 @@ def answered(rows: Rows, weight: np.ndarray | None = None) -> tuple[Rows, np.nda
     use = (of > 0) & np.isfinite(rows.label) & np.isfinite(rows.outputs).all(axis=1)
     return rows.take(use), of[use]
 
-# %% ../../../notebooks/12_monitor/45_performance.ipynb #4912dea2
+# %% ../../../notebooks/12_monitor/45_performance.ipynb #066f70d3
+MOST = 20_000  # rows of which metrics are drawn again and again; for their intervals days count, hardly rows
+
+# %% ../../../notebooks/12_monitor/45_performance.ipynb #84a444a0
 FEW = 30  # rows with known outcomes below which nothing is said
+
+# %% ../../../notebooks/12_monitor/45_performance.ipynb #dbc105d4
+def performance(
+    rows: Rows, reference: Reference, task: AnyFraming, settings: Evaluate, seed: int, weight: np.ndarray | None = None
+) -> Performance | None:
+    """Return what answers of a window have lost, against the reference; None if hardly an outcome is known.
+
+    Parameters
+    ----------
+    rows : of the window.
+    reference : of the model that answered.
+    task : its framing.
+    settings : of the bootstrap over days or hours, and which metrics.
+    seed : of the draws.
+    weight : (rows,) as `ripe.weights` has it; known rows count once if left out.
+    """
+    known, weight = answered(rows, weight)
+    if len(known) < FEW:
+        return None
+    draws, loss = drawn(known, settings.replicates, seed), task.loss(known.outputs, known.label)
+    all_rows = _lost(loss, weight, draws)
+    named = {name: where for name, where in known.slices.items() if name in reference.slices and where.sum() >= FEW}
+    lost = {name: _lost(loss, weight * where, draws) for name, where in named.items()}
+    usual, windows = wander(reference.streams["cost"], rows.hours) if "cost" in reference.streams else (0.0, 0)
+    freedom = min(draws.clusters, windows or draws.clusters) - 1
+    judge = lambda lost, of, count, times=1: _judged(lost, of, count, 1000 * usual, freedom, settings.confidence, times)
+    whole = judge(all_rows, reference.loss, len(known))
+    if whole is None:
+        return None
+    slices = {
+        name: judge(lost[name], reference.slices[name].loss, int(where.sum()), len(named))
+        for name, where in named.items()
+    }
+    metrics = _metrics(known, weight, task, draws, settings)
+    figures = {
+        name: figure_of(values, 0.0, settings.confidence, draws.clusters - 1) for name, values in metrics.items()
+    }
+    return Performance(
+        whole=whole,
+        metrics={name: figure for name, figure in figures.items() if figure},
+        slices={name: change for name, change in slices.items() if change},
+        beyond={name: _beyond(lost[name], all_rows, reference, name, len(named)) for name in named if slices[name]},
+    )
+
+# %% ../../../notebooks/12_monitor/45_performance.ipynb #d98371e2
+def _metrics(
+    known: Rows, weight: np.ndarray, task: AnyFraming, draws: Draws, settings: Evaluate
+) -> dict[str, np.ndarray]:
+    """Return the metrics of all rows, and of some of them on each draw, about the same value."""
+    pick, some = np.unique(np.linspace(0, len(known) - 1, MOST).astype(int)), copy(draws)
+    some.code = draws.code[pick]
+    scores = lambda rows: Scores(known.label[rows], known.outputs[rows], task, settings.bins)
+    drawn_again = metrics_drawn(scores(pick), weight[pick], some, settings.metrics)
+    whole = _computed(scores(slice(None)), list(drawn_again), weight)
+    return {name: values - values[0] + whole.get(name, np.nan) for name, values in drawn_again.items()}
+
+# %% ../../../notebooks/12_monitor/45_performance.ipynb #d5ee64f8
+def _lost(loss: np.ndarray, weight: np.ndarray, draws: Draws) -> np.ndarray:
+    """Return the weighted mean for 1,000 rows on each draw."""
+    return 1000 * divide(draws.sums(loss * weight), draws.sums(weight))
+
+# %% ../../../notebooks/12_monitor/45_performance.ipynb #38063b04
+def _judged(
+    lost: np.ndarray, of: dict[str, float | None], rows: int, usual: float, freedom: int, confidence: float, times: int
+) -> Change | None:
+    loss = figure_of(lost, 0.0, confidence, freedom)
+    if loss is None or of["value"] is None:
+        return None
+    change, others = lost - 1000 * of["value"], 1000 * error_of(of)
+    compared = figure_of(change, others, confidence, freedom)
+    p = min(1.0, times * surprise(change, others, usual, freedom))
+    return Change(rows=rows, loss=loss, change=compared, usual=1.96 * usual, surprise=p)
+
+# %% ../../../notebooks/12_monitor/45_performance.ipynb #f414b904
+def _beyond(lost: np.ndarray, of_all: np.ndarray, reference: Reference, name: str, times: int) -> float:
+    """Return how surprising it is that a slice has changed by more than all rows have."""
+    own, whole = reference.slices[name].loss, reference.loss
+    more = (lost - 1000 * own["value"]) - (of_all - 1000 * whole["value"])
+    return min(1.0, times * surprise(more, 1000 * float(np.hypot(error_of(own), error_of(whole)))))
+
+# %% ../../../notebooks/12_monitor/45_performance.ipynb #1597f26e
+def loss_symptoms(
+    seen: Performance, rows: Rows, reference: Reference, window: str, most: float = 0.05
+) -> list[Symptom]:
+    """Return that answers lose more than they did, in all or in a slice, where chance would rarely show as much.
+
+    Parameters
+    ----------
+    seen : what `performance` returned of the rows.
+    window : its name.
+    most : surprise up to which a change is told; rules of alerts ask for less.
+    """
+    common = {"layer": "world", **spanned(rows, window), "unit": f"{reference.unit} per 1,000"}
+    found = []
+    if seen.whole.surprise <= most and seen.whole.change.low > 0:
+        found.append(_told("loss", "", seen.whole, common, seen.whole.surprise))
+    for name, one in seen.slices.items():
+        doubt = max(one.surprise, seen.beyond[name])
+        if doubt <= most and one.change.low > 0:
+            found.append(_told("slice loss", name, one, common, doubt))
+    return found
+
+# %% ../../../notebooks/12_monitor/45_performance.ipynb #68672f0d
+def _told(kind: str, name: str, one: Change, common: dict, doubt: float) -> Symptom:
+    where = f"in the slice {name!r} " if name else ""
+    change, loss = one.change, one.loss
+    words = (
+        f"Answers {where}lose {loss.value:,.0f} {common['unit']} rows, {change.value:,.0f} more than in the reference "
+        f"({change.low:,.0f} to {change.high:,.0f}), seen on {one.rows:,} rows with known outcomes."
+    )
+    cost = None if name else change
+    kept = {**common, "stream": f"slice:{name}" if name else ""}
+    return Symptom(kind=kind, effect=change, usual=one.usual, surprise=doubt, cost=cost, words=words, **kept)
 
 # %% ../../../notebooks/12_monitor/45_performance.ipynb #9e7a0b11
 MOST = 5_000  # rows that metrics are computed of: each is sorted anew for every draw
@@ -145,61 +262,3 @@ def performance(
         slices={name: change for name, change in slices.items() if change},
         beyond={name: _beyond(lost[name], all_rows, reference, name, len(named)) for name in named if slices[name]},
     )
-
-# %% ../../../notebooks/12_monitor/45_performance.ipynb #8f96aff3
-def _lost(loss: np.ndarray, weight: np.ndarray, draws: Draws) -> np.ndarray:
-    """Return the weighted mean for 1,000 rows on each draw."""
-    return 1000 * divide(draws.sums(loss * weight), draws.sums(weight))
-
-# %% ../../../notebooks/12_monitor/45_performance.ipynb #b06400cb
-def _judged(
-    lost: np.ndarray, of: dict[str, float | None], rows: int, usual: float, freedom: int, confidence: float, times: int
-) -> Change | None:
-    loss = figure_of(lost, 0.0, confidence, freedom)
-    if loss is None or of["value"] is None:
-        return None
-    change, others = lost - 1000 * of["value"], 1000 * error_of(of)
-    compared = figure_of(change, others, confidence, freedom)
-    p = min(1.0, times * surprise(change, others, usual, freedom))
-    return Change(rows=rows, loss=loss, change=compared, usual=1.96 * usual, surprise=p)
-
-# %% ../../../notebooks/12_monitor/45_performance.ipynb #d844048c
-def _beyond(lost: np.ndarray, of_all: np.ndarray, reference: Reference, name: str, times: int) -> float:
-    """Return how surprising it is that a slice has changed by more than all rows have."""
-    own, whole = reference.slices[name].loss, reference.loss
-    more = (lost - 1000 * own["value"]) - (of_all - 1000 * whole["value"])
-    return min(1.0, times * surprise(more, 1000 * float(np.hypot(error_of(own), error_of(whole)))))
-
-# %% ../../../notebooks/12_monitor/45_performance.ipynb #33155379
-def loss_symptoms(
-    seen: Performance, rows: Rows, reference: Reference, window: str, most: float = 0.05
-) -> list[Symptom]:
-    """Return that answers lose more than they did, in all or in a slice, where chance would rarely show as much.
-
-    Parameters
-    ----------
-    seen : what `performance` returned of the rows.
-    window : its name.
-    most : surprise up to which a change is told; rules of alerts ask for less.
-    """
-    common = {"layer": "world", **spanned(rows, window), "unit": f"{reference.unit} per 1,000"}
-    found = []
-    if seen.whole.surprise <= most and seen.whole.change.low > 0:
-        found.append(_told("loss", "", seen.whole, common, seen.whole.surprise))
-    for name, one in seen.slices.items():
-        doubt = max(one.surprise, seen.beyond[name])
-        if doubt <= most and one.change.low > 0:
-            found.append(_told("slice loss", name, one, common, doubt))
-    return found
-
-# %% ../../../notebooks/12_monitor/45_performance.ipynb #43a0cd18
-def _told(kind: str, name: str, one: Change, common: dict, doubt: float) -> Symptom:
-    where = f"in the slice {name!r} " if name else ""
-    change, loss = one.change, one.loss
-    words = (
-        f"Answers {where}lose {loss.value:,.0f} {common['unit']} rows, {change.value:,.0f} more than in the reference "
-        f"({change.low:,.0f} to {change.high:,.0f}), seen on {one.rows:,} rows with known outcomes."
-    )
-    cost = None if name else change
-    kept = {**common, "stream": f"slice:{name}" if name else ""}
-    return Symptom(kind=kind, effect=change, usual=one.usual, surprise=doubt, cost=cost, words=words, **kept)

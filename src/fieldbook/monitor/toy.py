@@ -17,8 +17,8 @@ from ..package.reference import Bands, Reference, Sampled, Stream, graded
 from ..scope.framings import AnyFraming, example
 
 # %% auto #0
-__all__ = ['PLACES', 'USUAL', 'chances', 'World', 'streams_of', 'stream_of', 'bands_of', 'packed', 'reference_of', 'slow',
-           'rows_of']
+__all__ = ['PLACES', 'USUAL', 'chances', 'World', 'streams_of', 'stream_of', 'outcomes_of', 'bands_of', 'packed', 'reference_of',
+           'slow', 'rows_of']
 
 # %% ../../../notebooks/12_monitor/40_toy.ipynb #0d6e8aae
 PLACES = {
@@ -108,14 +108,24 @@ def streams_of(task: AnyFraming, x: np.ndarray, outputs: np.ndarray) -> dict[str
     return values | ({"decision": np.array(words, dtype=object)} if words else {})
 
 # %% ../../../notebooks/12_monitor/40_toy.ipynb #d40959b9
-def stream_of(kind: str, values: np.ndarray, outcome: np.ndarray | None = None) -> Stream:
-    """Return the stream of values, (rows,), whose rows had outcomes, (rows,) words."""
+def stream_of(kind: str, values: np.ndarray, outcomes: dict[str, np.ndarray] | None = None) -> Stream:
+    """Return the stream of values, (rows,), of which some rows, (rows,) bool, had each outcome."""
     bins = bins_of_numbers(values) if values.dtype != object else bins_of_words(list(values))
-    codes, each = bins.codes(values), np.unique([] if outcome is None else outcome)
-    by = {str(word): bins.count(codes[outcome == word]).tolist() for word in each}
+    codes = bins.codes(values)
+    by = {word: bins.count(codes[rows]).tolist() for word, rows in (outcomes or {}).items()}
     return Stream(kind=kind, bins=bins, counts=bins.count(codes).tolist(), by_outcome=by)
 
-# %% ../../../notebooks/12_monitor/40_toy.ipynb #242a56e6
+# %% ../../../notebooks/12_monitor/40_toy.ipynb #962ee9fa
+def outcomes_of(task: AnyFraming, label: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the rows of each outcome, (rows,) bool; of several labels, of each, and of those without it."""
+    if task.value:
+        return {}
+    if not task.several:
+        return {word: label == place for place, word in enumerate(task.words)}
+    each = dict(zip(task.columns, task.events(label).T > 0))
+    return {**each, **{f"not {name}": ~rows for name, rows in each.items()}}
+
+# %% ../../../notebooks/12_monitor/40_toy.ipynb #0f3100d8
 def bands_of(task: AnyFraming, outputs: np.ndarray, label: np.ndarray, most: int = 20) -> Bands:
     """Return what answers cost, by band of equal count."""
     by, loss = graded(task, outputs), task.loss(outputs, label)
@@ -132,19 +142,21 @@ def bands_of(task: AnyFraming, outputs: np.ndarray, label: np.ndarray, most: int
         outputs=dict(zip(task.columns, map(mean, outputs.T))),
     )
 
-# %% ../../../notebooks/12_monitor/40_toy.ipynb #7e4f4ed2
+# %% ../../../notebooks/12_monitor/40_toy.ipynb #0903802d
 def packed(values: np.ndarray, kind: type[np.generic]) -> str:
     """Return an array as base64."""
     return base64.b64encode(np.ascontiguousarray(values, dtype=kind).tobytes()).decode()
 
-# %% ../../../notebooks/12_monitor/40_toy.ipynb #9be15f5b
+# %% ../../../notebooks/12_monitor/40_toy.ipynb #fffe81e6
 def reference_of(world: World = World(), count: int = 20_000, seed: int = 7, sample: int = 1500) -> Reference:
     """Return what a model knew of a world."""
     task, (x, outputs, label) = world.task, world.draw(count, seed)
-    outcome = None if task.value else np.array([task.word(one) for one in label], dtype=object)
     values = streams_of(task, x, outputs)
-    streams = {name: stream_of(name.split(":")[0], value, outcome) for name, value in values.items()}
-    streams["outcome"] = stream_of("outcome", label if task.value else outcome)
+    outcomes = outcomes_of(task, label)
+    streams = {name: stream_of(name.split(":")[0], value, outcomes) for name, value in values.items()}
+    streams["outcome"] = stream_of(
+        "outcome", label if task.value else np.array(list(map(task.word, label)), dtype=object)
+    )
     streams["cost"] = stream_of("cost", task.loss(outputs, label))
     loss = task.loss(outputs, label)
     half = 1.96 * loss.std() / np.sqrt(count)
@@ -172,7 +184,7 @@ def reference_of(world: World = World(), count: int = 20_000, seed: int = 7, sam
         ),
     )
 
-# %% ../../../notebooks/12_monitor/40_toy.ipynb #60e3e3e0
+# %% ../../../notebooks/12_monitor/40_toy.ipynb #7cc75a3a
 def slow(task: AnyFraming) -> dict[str, list[float]]:
     """Return hours until an outcome is known at 0, 5 ... 100 %: each word three times as slow as the one before it."""
     hours = np.linspace(1, 10, 21)
@@ -181,7 +193,7 @@ def slow(task: AnyFraming) -> dict[str, list[float]]:
     labels = range(len(PLACES[task.kind]))
     return {task.word(label): (hours * 3**label).tolist() for label in labels}
 
-# %% ../../../notebooks/12_monitor/40_toy.ipynb #79fd93d0
+# %% ../../../notebooks/12_monitor/40_toy.ipynb #d9d7ac32
 def rows_of(world: World, reference: Reference, count: int, seed: int, days: float = 20.0, **changes: Any) -> Rows:
     """Return rows of a world, spread evenly over days, whose outcomes become known as `slow` says."""
     task, (x, outputs, label) = world.task, world.draw(count, seed)
