@@ -217,9 +217,9 @@ def silent(log: Hours, span: Span) -> list[Symptom]:
 def _earlier(log: Hours, span: Span) -> tuple[np.ndarray, float]:
     """Return the rows of earlier windows, (windows, hours), and the least that the logarithms of their sums vary.
 
-    They are a week apart, those of less than a day with those an hour before and after, or a day where there are too few weeks: then a quiet day
-    may have half of what others have. Windows in which nothing came, where that is no rule, were outages, and say
-    nothing of what is usual.
+    They are a week apart, those of less than a day with those an hour before and after; or a day apart where there are
+    too few weeks: then a quiet day may have half of what others have. Windows in which nothing came, where that is no
+    rule, were outages, and say nothing of what is usual.
     """
     length = span.now.stop - span.now.start
     for step, least in ((168, 0.0), (24, np.log(2))):
