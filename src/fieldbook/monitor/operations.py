@@ -197,37 +197,40 @@ def silent(log: Hours, span: Span) -> list[Symptom]:
     """Return whether less was asked than in earlier windows of the same hours."""
     from scipy.stats import t
 
-    earlier, least = _earlier(log, span)
+    hourly, least = _earlier(log, span)
+    earlier, now = hourly.sum(axis=1), float(log.answered[span.now].sum())
     if len(earlier) < 3 or not earlier.mean():
         return []
-    now = float(log.answered[span.now].sum())
     logs = np.log(earlier + 0.5)
     spread = max(float(logs.std(ddof=1)), float(earlier.mean()) ** -0.5, least) * (1 + 1 / len(earlier)) ** 0.5
-    away, tail = np.log(now + 0.5) - logs.mean(), float(t.ppf(0.975, len(earlier) - 1))
+    away, tail = float(np.log(now + 0.5) - logs.mean()), float(t.ppf(0.975, len(earlier) - 1))
     surprise = float(t.cdf(away / spread, len(earlier) - 1))
     low, value, high = (1 - float(np.exp(away + side * tail * spread)) for side in (1, 0, -1))
     if surprise > SUSPECT or low <= 0:
         return []
-    empty = _longest(log.answered[span.now] == 0)
-    gap = f" For {empty} hours nobody asked at all." if empty else ""
+    empty = _longest((log.answered[span.now] == 0) & (hourly.min(axis=0) > 0))
+    gap = f" In {empty} of them, in a row, nobody asked at all, which was never so." if empty > 1 else ""
     words = f"{now:,.0f} rows were answered, and {np.exp(logs.mean()):,.0f} are usual in such hours.{gap}"
     return [span.symptom((low, value, high), now, surprise, kind="silence", unit="share", words=words)]
 
 # %% ../../../notebooks/12_monitor/25_operations.ipynb #0aa93198
 def _earlier(log: Hours, span: Span) -> tuple[np.ndarray, float]:
-    """Return the counts of earlier windows and the least that their logarithms vary.
+    """Return the rows of earlier windows, (windows, hours), and the least that the logarithms of their sums vary.
 
-    They are a week apart, or a day where there are too few weeks: then a quiet day may have half of what others have.
+    They are a week apart, those of less than a day with those an hour before and after; or a day apart where there are
+    too few weeks: then a quiet day may have half of what others have. Windows in which nothing came, where that is no
+    rule, were outages, and say nothing of what is usual.
     """
     length = span.now.stop - span.now.start
     for step, least in ((168, 0.0), (24, np.log(2))):
         apart = -(-length // step) * step
-        begins = [span.now.start - apart * k for k in range(1, PAST // apart + 1)]
-        counts = [log.answered[begin : begin + length].sum() for begin in begins if begin >= 0]
-        if len(counts) >= 3:  # an earlier outage says nothing of what is usual
-            found = np.array(counts, dtype=float)
-            return found[found > 0] if np.median(found) else found, least
-    return np.array([]), 0.0
+        weeks = [span.now.start - apart * k for k in range(1, PAST // apart + 1) if span.now.start - apart * k > 0]
+        begins = [week + shift for week in weeks for shift in ((-1, 0, 1) if length < 24 else (0,))]
+        found = np.array([log.answered[begin : begin + length] for begin in begins], dtype=float)
+        if len(weeks) >= 3:
+            whole = found.sum(axis=1)
+            return found[whole > 0] if np.median(whole) else found, least
+    return np.zeros((0, length)), 0.0
 
 # %% ../../../notebooks/12_monitor/25_operations.ipynb #0911c858
 def _longest(where: np.ndarray) -> int:

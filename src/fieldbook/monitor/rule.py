@@ -24,8 +24,8 @@ KINDS = {
     "operations": ("errors", "fallback", "models", "refused", "silence"),
     "quality": ("missing field", "frozen", "outside", "unit", "new value", "doubles"),
     "traffic": (
-        "field shift", "feature shift", "shift in one field", "shift in several fields", "score shift", "decision shift",
-        "joint shift",
+        "field shift", "feature shift", "shift in one field", "shift in several fields", "joint shift",
+        "score shift", "decision shift",
     ),
     "world": ("label shift", "concept shift", "labels flipped", "loss", "slice loss", "coverage"),
     "age": ("age",),
