@@ -1299,6 +1299,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'fieldbook.monitor.study.in_all': ('12_monitor/study.html#in_all', 'fieldbook/monitor/study.py'),
                                          'fieldbook.monitor.study.incident': ( '12_monitor/study.html#incident',
                                                                                'fieldbook/monitor/study.py'),
+                                         'fieldbook.monitor.study.line': ('12_monitor/study.html#line', 'fieldbook/monitor/study.py'),
                                          'fieldbook.monitor.study.main': ('12_monitor/study.html#main', 'fieldbook/monitor/study.py'),
                                          'fieldbook.monitor.study.planted': ('12_monitor/study.html#planted', 'fieldbook/monitor/study.py'),
                                          'fieldbook.monitor.study.quiet_weeks': ( '12_monitor/study.html#quiet_weeks',

@@ -15,20 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from .incident import Found, incidents, judged, title
 
 from ..core.files import replace
 from ..core.interval import Evaluate, six_digits
 from .cause import Cause
 from .fixed import RULES, alarmed
+from .incident import Found, incidents, judged, title
 from .notice import Notice, share
 from .plant import Fault
 from .rows import Rows
 from .season import Season, season
 
 # %% auto #0
-__all__ = ['NOTICE', 'SETTINGS', 'calls', 'a_month', 'ends', 'said_at', 'quiet_weeks', 'incident', 'planted', 'in_all', 'study',
-           'main']
+__all__ = ['NOTICE', 'SETTINGS', 'calls', 'a_month', 'ends', 'said_at', 'quiet_weeks', 'incident', 'planted', 'line', 'in_all',
+           'study', 'main']
 
 # %% ../../../notebooks/12_monitor/90_study.ipynb #d825a8e3
 def calls(said: list[tuple[np.datetime64, list[tuple[str, list[str]]]]], apart: int = 48) -> list[tuple[str, str, str]]:
@@ -110,15 +110,22 @@ def incident(data: Path, fault: Fault, begins: np.datetime64, seed: int) -> tupl
 
 # %% ../../../notebooks/12_monitor/90_study.ipynb #5a66bc04
 def planted(of: Season, data: Path, workers: Executor, often: float = 1.0) -> dict[str, dict[str, Any]]:
-    """Return what became of the incidents, by fault."""
+    """Return what became of the incidents: summed by fault, and one by one."""
     plan = list(incidents(of, often))
-    each = workers.map(incident, repeat(data), *zip(*plan), chunksize=4)
+    each = list(workers.map(incident, repeat(data), *zip(*plan), chunksize=4))
     found: dict[str, list[tuple[Found, list[str]]]] = {}
     for (fault, _, _), one in zip(plan, each):
         found.setdefault(title(fault), []).append(one)
-    return {name: _summed(one) for name, one in found.items()}
+    told = [line(fault, begins, seed, one) for (fault, begins, seed), (one, _) in zip(plan, each)]
+    return {"planted": {name: _summed(one) for name, one in found.items()}, "incidents": told}
 
-# %% ../../../notebooks/12_monitor/90_study.ipynb #efc43153
+# %% ../../../notebooks/12_monitor/90_study.ipynb #2ea53e55
+def line(fault: Fault, begins: np.datetime64, seed: int, one: Found) -> str:
+    """Return an incident and what was said of it, in a line."""
+    end = f"after {one.hours} h, {'named' if one.named else one.said}" if one.hours else "not found"
+    return f"{seed}: {str(begins)[:10]} {title(fault)} ({', '.join(fault.fields) or 'all rows'}): {end}"
+
+# %% ../../../notebooks/12_monitor/90_study.ipynb #c37f00a7
 def _summed(each: list[tuple[Found, list[str]]]) -> dict[str, Any]:
     found = [one for one, _ in each]
     seen = [one.hours for one in found if one.hours is not None]
@@ -137,7 +144,7 @@ def _summed(each: list[tuple[Found, list[str]]]) -> dict[str, Any]:
         },
     }
 
-# %% ../../../notebooks/12_monitor/90_study.ipynb #ea1dff16
+# %% ../../../notebooks/12_monitor/90_study.ipynb #8d7305e2
 def in_all(by_fault: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Return how often incidents were found, and their cause named: of all, and of those found."""
     count = lambda name: sum(round(one[name]["value"] * one["planted"]) for one in by_fault.values())
@@ -145,20 +152,20 @@ def in_all(by_fault: dict[str, dict[str, Any]]) -> dict[str, Any]:
     of = lambda some, whole: dict(zip(("low", "value", "high"), map(six_digits, share(some, whole))))
     return {"planted": total, "found": of(found, total), "named": of(named, total), "named of found": of(named, found)}
 
-# %% ../../../notebooks/12_monitor/90_study.ipynb #b4be07dd
+# %% ../../../notebooks/12_monitor/90_study.ipynb #8436b7cc
 NOTICE = Notice(chance=1 / 720, confidence=0.95, shift=0.1, share=0.01)
 SETTINGS = Evaluate(replicates=50, confidence=0.95, bins=10, metrics=["expected_cost"])
 
-# %% ../../../notebooks/12_monitor/90_study.ipynb #c43319f8
+# %% ../../../notebooks/12_monitor/90_study.ipynb #6e84cada
 def study(data: Path, often: float = 1.0) -> dict[str, Any]:
     """Return the error rates on the season after the reference's end."""
     of = season(data, NOTICE, SETTINGS)
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as workers:
-        by_fault = planted(of, data, workers, often)
+        found = planted(of, data, workers, often)
         quiet = quiet_weeks(of, data, workers, 1 if often == 1 else 24)
-    return {"model": of.reference.model, "quiet": quiet, "in all": in_all(by_fault), "planted": by_fault}
+    return {"model": of.reference.model, "quiet": quiet, "in all": in_all(found["planted"]), **found}
 
-# %% ../../../notebooks/12_monitor/90_study.ipynb #5e2b1cab
+# %% ../../../notebooks/12_monitor/90_study.ipynb #797bb0e0
 def main(quick: bool = False) -> None:
     """Run the study and write tests/monitor/error_rates.json; a tenth of it, if `quick`, is only printed."""
     result = study(Path("data"), 0.1 if quick else 1.0)
