@@ -28,7 +28,7 @@ from .season import Season, season
 
 # %% auto #0
 __all__ = ['NOTICE', 'SETTINGS', 'calls', 'a_month', 'ends', 'said_at', 'quiet_weeks', 'incident', 'planted', 'line', 'in_all',
-           'study', 'main']
+           'study', 'percent', 'table', 'main']
 
 # %% ../../../notebooks/12_monitor/90_study.ipynb #d825a8e3
 def calls(said: list[tuple[np.datetime64, list[tuple[str, list[str]]]]], apart: int = 48) -> list[tuple[str, str, str]]:
@@ -165,7 +165,52 @@ def study(data: Path, often: float = 1.0) -> dict[str, Any]:
         quiet = quiet_weeks(of, data, workers, 1 if often == 1 else 24)
     return {"model": of.reference.model, "quiet": quiet, "in all": in_all(found["planted"]), **found}
 
-# %% ../../../notebooks/12_monitor/90_study.ipynb #797bb0e0
+# %% ../../../notebooks/12_monitor/90_study.ipynb #38fee58d
+def percent(figure: dict[str, float]) -> str:
+    """Return a share with its interval in words."""
+    return f"{figure['value']:.0%} ({figure['low']:.0%} to {figure['high']:.0%})"
+
+# %% ../../../notebooks/12_monitor/90_study.ipynb #31c3ce73
+def table(result: dict[str, Any]) -> str:
+    """Return what was found, and what was called for nothing, as two tables in Markdown."""
+    head = ["planted into a week", "times", "found", "within a day", "median hours", "cause named", *RULES]
+    lines = [head, ["---"] * len(head)]
+    for name, one in result["planted"].items():
+        hours = "" if one["median hours"] is None else f"{one['median hours']:g}"
+        fixed = [f"{one['fixed, found in a day'][rule]:.0%}" for rule in RULES]
+        lines.append(
+            [
+                name,
+                str(one["planted"]),
+                percent(one["found"]),
+                f"{one['found in a day']['value']:.0%}",
+                hours,
+                percent(one["named"]),
+                *fixed,
+            ]
+        )
+    quiet = [
+        [
+            "quiet weeks, looked at over",
+            "calls a month",
+            "looks that call",
+            *(f"{rule}: days that call" for rule in RULES),
+        ],
+        ["---"] * 6,
+    ]
+    for name, one in result["quiet"].items():
+        rate, days = one["a month"], [f"{one['fixed, days that call'][rule]:.0%}" for rule in RULES]
+        quiet.append(
+            [
+                name,
+                f"{rate['value']:.1f} ({rate['low']:.1f} to {rate['high']:.1f})",
+                f"{one['looks that call']:.1%}",
+                *days,
+            ]
+        )
+    return "\n\n".join("\n".join(f"| {' | '.join(row)} |" for row in part) for part in (lines, quiet))
+
+# %% ../../../notebooks/12_monitor/90_study.ipynb #19227808
 def main(quick: bool = False) -> None:
     """Run the study and write tests/monitor/error_rates.json; a tenth of it, if `quick`, is only printed."""
     result = study(Path("data"), 0.1 if quick else 1.0)
