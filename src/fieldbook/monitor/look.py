@@ -49,11 +49,11 @@ def world(
         others = concept_symptoms(turned, rows, window, reference.unit, most)
         found += of_odds or [one for one in others if one.kind != "labels flipped"]
     moved = shares_now(rows, reference, task, settings, seed)
-    if moved:
+    likely = shares_symptoms(moved, rows, window, most) if moved else []
+    if likely and all(one.kind != "label shift" for one in found):
         after = np.array([moved.after[name].value for name in task.columns])
         explained = explained_by_shares(reference, rows, task, np.clip(after, 1e-4, 1 - 1e-4))
-        if explained and explained.fits and all(one.kind != "label shift" for one in found):
-            found += shares_symptoms(moved, rows, window, most)
+        found += likely if explained and explained.fits else []
     return found
 
 # %% ../../../notebooks/12_monitor/58_look.ipynb #be52c30e

@@ -112,8 +112,8 @@ def odds_symptoms(each: list[Odds], rows: Rows, window: str, most: float) -> lis
     if wrong:
         one = min(wrong, key=lambda one: one.wrong_surprise)
         words = (
-            f"{one.wrong.value:.1%} of the labels of {one.name!r} ({one.wrong.low:.1%} to {one.wrong.high:.1%}) look as "
-            f"if told wrong: scores of all sizes come true nearer to half of the time, on {one.rows:,} rows."
+            f"{one.wrong.value:.1%} of the labels of {one.name!r} ({one.wrong.low:.1%} to {one.wrong.high:.1%}) look "
+            f"as if told wrong: scores of all sizes come true nearer to half of the time, on {one.rows:,} rows."
         )
         figures = {"effect": one.wrong, "unit": "share of labels", "surprise": one.wrong_surprise}
         return [Symptom(kind="labels flipped", stream="outcome", words=words, **figures, **common)]

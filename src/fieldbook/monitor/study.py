@@ -6,7 +6,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+from concurrent.futures import Executor, ProcessPoolExecutor
+from functools import lru_cache
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -14,156 +18,19 @@ import numpy as np
 
 from ..core.files import replace
 from ..core.interval import Evaluate, six_digits
-from ..core.strict import Strict
 from .cause import Cause
 from .fixed import RULES, alarmed
+from .incident import Found, incidents, judged, title
 from .notice import Notice, share
-from .plant import Fault, mirrored
+from .plant import Fault
 from .rows import Rows
 from .season import Season, season
 
 # %% auto #0
-__all__ = ['PLAN', 'BEGINS', 'HOURS', 'NOTICE', 'SETTINGS', 'candidates', 'incidents', 'Found', 'views', 'joined', 'new_causes',
-           'right', 'judged', 'calls', 'a_month', 'windows', 'quiet_weeks', 'planted', 'title', 'in_all', 'study',
-           'main']
+__all__ = ['NOTICE', 'SETTINGS', 'calls', 'a_month', 'ends', 'said_at', 'quiet_weeks', 'incident', 'planted', 'line', 'in_all',
+           'study', 'percent', 'table', 'main']
 
-# %% ../../../notebooks/12_monitor/90_study.ipynb #12f2ab34
-PLAN = [
-    *[({"kind": "shift", "size": size}, count, 15) for count in (1, 5) for size in (0.1, 0.25, 0.5, 1.0)],
-    *[
-        ({"kind": "unit", "how": how}, 1, 15)
-        for how in ("multiplied by 10", "degrees Celsius to Fahrenheit", "divided by 60")
-    ],
-    ({"kind": "unit", "how": "multiplied by 10", "size": 0.3}, 1, 15),
-    ({"kind": "frozen", "size": 1.0}, 1, 40),
-    ({"kind": "missing", "size": 0.3}, 1, 20),
-    ({"kind": "missing", "size": 1.0}, 1, 20),
-    ({"kind": "new value", "size": 0.05}, 1, 30),
-    ({"kind": "doubles", "size": 0.05}, 0, 30),
-    *[({"kind": "flipped", "size": size}, 0, 15) for size in (0.1, 0.3)],
-    *[({"kind": "shares", "size": size}, 0, 15) for size in (0.45, 0.6)],
-    ({"kind": "concept"}, 1, 20),
-]  # settings of a fault, how many fields, and how often it is planted: 400 in all
-
-# %% ../../../notebooks/12_monitor/90_study.ipynb #b5e5bf3a
-def candidates(of: Season, fault: Fault) -> list[str]:
-    """Return the fields that a fault may be planted into; of `concept`, the three that move answers most."""
-    numbers = [
-        name
-        for name, values in of.table.request.items()
-        if values.dtype.kind == "f" and f"field:{name}" in of.reference.streams
-    ]
-    words = [
-        name
-        for name, values in of.table.request.items()
-        if values.dtype == object and f"field:{name}" in of.reference.streams
-    ]
-    if fault.kind != "concept":
-        return {"new value": words, "missing": numbers + words}.get(fault.kind, numbers)
-    some = {name: values[:: max(len(values) // 5000, 1)] for name, values in of.table.request.items()}
-    usual = of.outputs(some)
-    moves = {name: float(np.abs(of.outputs(some | {name: mirrored(some[name])}) - usual).mean()) for name in numbers}
-    return sorted(moves, key=lambda name: -moves[name])[:3]
-
-# %% ../../../notebooks/12_monitor/90_study.ipynb #b09b93f1
-BEGINS = 8  # o'clock, UTC: when a fault begins
-
-
-def incidents(of: Season, often: float = 1.0, seed: int = 0) -> Iterator[tuple[Fault, np.datetime64, int]]:
-    """Yield faults, when they begin, and a seed of their own; of a part of the plan, at least one of each."""
-    first, last = of.rows.time[[0, -1]].astype("datetime64[D]")
-    days = np.arange(first + 2, last - 8)
-    rng, number = np.random.default_rng(seed), 0
-    for settings, fields, count in PLAN:
-        among = candidates(of, Fault(**settings)) if fields else []
-        for _ in range(max(1, round(count * often))):
-            chosen = sorted(rng.choice(among, fields, replace=False).tolist()) if fields else []
-            begins = rng.choice(days).astype("datetime64[h]") + np.timedelta64(BEGINS, "h")
-            number += 1
-            yield Fault(**settings, fields=chosen), begins.astype("datetime64[ms]"), number
-
-# %% ../../../notebooks/12_monitor/90_study.ipynb #d6fbd877
-HOURS = (1, 2, 4, 8, 16, 24, 72, 168)  # after the beginning, at which the monitor looks
-
-# %% ../../../notebooks/12_monitor/90_study.ipynb #5db62c4a
-class Found(Strict):
-    """What was said of an incident: hours until something was, whether the cause was named, first and in the end."""
-
-    hours: int | None
-    first: bool
-    named: bool
-    said: str
-
-# %% ../../../notebooks/12_monitor/90_study.ipynb #c32b791a
-def views(of: Season, before: Rows, rows: Rows, begins: np.datetime64) -> Iterator[tuple[int, str, Rows]]:
-    """Yield hours, window, and rows of each look."""
-    for hours in HOURS:
-        now = begins + np.timedelta64(hours, "h")
-        old, new = (
-            before.since(now - np.timedelta64(24, "h"), begins),
-            rows.since(max(now - np.timedelta64(24, "h"), begins), now),
-        )
-        yield hours, "day", joined(old, new)
-    yield HOURS[-1], "week", rows
-
-# %% ../../../notebooks/12_monitor/90_study.ipynb #49400765
-def joined(old: Rows, new: Rows) -> Rows:
-    """Return the rows of one after those of another."""
-    if not len(old):
-        return new
-    parts = {}
-    for name, value in vars(old).items():
-        other = getattr(new, name)
-        parts[name] = (
-            {key: np.concatenate([value[key], other[key]]) for key in value}
-            if isinstance(value, dict)
-            else np.concatenate([value, other])
-        )
-    return Rows(**parts | {"ids": np.arange(len(old) + len(new)).astype(str)})
-
-# %% ../../../notebooks/12_monitor/90_study.ipynb #e062c9b4
-def new_causes(said: list[Cause], usual: list[Cause]) -> list[Cause]:
-    """Return causes that are not told without the fault: of another kind, or of other streams."""
-    told = [(one.kind, set(one.streams)) for one in usual]
-    return [one for one in said if not any(one.kind == kind and set(one.streams) <= streams for kind, streams in told)]
-
-# %% ../../../notebooks/12_monitor/90_study.ipynb #f24bda80
-def right(one: Cause, fault: Fault, usual: list[Cause], made: dict[str, list[str]]) -> bool:
-    """Return whether a cause is the fault's: of its kind, and of its fields where it has any.
-
-    What is told of the same rows anyway may stand beside; a field that was not changed may not.
-    """
-    if one.kind != fault.cause:
-        return False
-    if not fault.fields or fault.kind == "concept":
-        return True
-    planted, known = {f"field:{name}" for name in fault.fields}, {name for other in usual for name in other.streams}
-    named = {name for name in one.streams if name not in known or name in planted}
-    strange = [name for name in named - planted if not planted & set(made.get(name, []))]
-    return not strange and bool(named)
-
-# %% ../../../notebooks/12_monitor/90_study.ipynb #b4765faa
-def judged(of: Season, fault: Fault, begins: np.datetime64, seed: int, quiet: dict[Any, list[Cause]]) -> Found:
-    """Return what is said of an incident.
-
-    Parameters
-    ----------
-    quiet : by beginning, hours and window, what is said without a fault; filled as it is needed.
-    """
-    week = np.timedelta64(HOURS[-1], "h")
-    rows, same = of.planted(fault, begins, HOURS[-1], seed), of.rows.since(begins, begins + week)
-    before, hours, first, said, named = of.rows.since(begins - np.timedelta64(24, "h"), begins), None, False, "", False
-    for (after, window, seen), (_, _, usual) in zip(views(of, before, rows, begins), views(of, before, same, begins)):
-        key = (begins, after, window)
-        if key not in quiet:
-            quiet[key] = of.causes(usual, window)
-        new = new_causes(of.causes(seen, window), quiet[key])
-        if new:
-            named, said = right(new[0], fault, quiet[key], of.made), new[0].kind
-            hours, first = (after, named) if hours is None else (hours, first)
-    return Found(hours=hours, first=first, named=named, said=said)
-
-# %% ../../../notebooks/12_monitor/90_study.ipynb #caa114e9
+# %% ../../../notebooks/12_monitor/90_study.ipynb #d825a8e3
 def calls(said: list[tuple[np.datetime64, list[tuple[str, list[str]]]]], apart: int = 48) -> list[tuple[str, str, str]]:
     """Return time, kind and stream of new calls, of what was said at each time."""
     found, last = [], {}
@@ -176,7 +43,7 @@ def calls(said: list[tuple[np.datetime64, list[tuple[str, list[str]]]]], apart: 
             last |= dict.fromkeys(names, time)
     return found
 
-# %% ../../../notebooks/12_monitor/90_study.ipynb #7210447e
+# %% ../../../notebooks/12_monitor/90_study.ipynb #5c9a293f
 def a_month(count: int, days: float) -> dict[str, float]:
     """Return events a month of 30 days with their interval, exact for independent ones (Garwood, 1936)."""
     from scipy.special import chdtri
@@ -185,74 +52,82 @@ def a_month(count: int, days: float) -> dict[str, float]:
     figures = {"value": count, "low": low, "high": chdtri(2 * count + 2, 0.025) / 2}
     return {name: six_digits(30 * value / days) for name, value in figures.items()}
 
-# %% ../../../notebooks/12_monitor/90_study.ipynb #31295938
-def windows(rows: Rows, hours: int, step: int) -> Iterator[tuple[np.datetime64, Rows]]:
-    """Yield the end and the rows of windows, one step of hours after the other."""
-    now = rows.time[0].astype("datetime64[h]") + hours
-    while now <= rows.time[-1]:
-        seen = rows.since(now - np.timedelta64(hours, "h"), now)
-        if len(seen):
-            yield now, seen
-        now = now + step
+# %% ../../../notebooks/12_monitor/90_study.ipynb #c8bfa501
+def ends(rows: Rows, hours: int, step: int) -> np.ndarray:
+    """Return the ends of windows of so many hours, one step of hours after the other."""
+    first = rows.time[0].astype("datetime64[h]") + hours
+    return np.arange(first, rows.time[-1].astype("datetime64[h]") + 1, np.timedelta64(step, "h"))
 
-# %% ../../../notebooks/12_monitor/90_study.ipynb #30bb572c
-def quiet_weeks(of: Season, step: int = 1) -> dict[str, Any]:
-    """Return calls of the monitor and of fixed thresholds where nothing was planted."""
+# %% ../../../notebooks/12_monitor/90_study.ipynb #6ad92d21
+def said_at(data: Path, hours: int, now: np.datetime64) -> tuple[list[tuple[str, list[str]]], dict[str, list[str]]]:
+    """Return the causes told of the hours before a time, and what fixed thresholds call about."""
+    of = _season(data)
+    seen = of.rows.since(now - np.timedelta64(hours, "h"), now)
+    if not len(seen):
+        return [], {rule: [] for rule in RULES}
+    told = of.causes(seen, "week" if hours > 24 else "day")
+    return [(one.kind, one.streams) for one in told], alarmed(of.reference, seen)
+
+# %% ../../../notebooks/12_monitor/90_study.ipynb #5a4628dc
+def quiet_weeks(of: Season, data: Path, workers: Executor, step: int = 1) -> dict[str, Any]:
+    """Return calls of the monitor, and of fixed thresholds once a day, where nothing was planted."""
     days, result = float((of.rows.time[-1] - of.rows.time[0]) / np.timedelta64(1, "D")), {}
     for name, hours, every in (("the last day, every hour", 24, step), ("the last week, every day", 168, 24)):
-        said, fixed = [], {rule: [] for rule in RULES}
-        for now, seen in windows(of.rows, hours, every):
-            said.append((now, [(one.kind, one.streams) for one in of.causes(seen, "week" if hours > 24 else "day")]))
-            if every == 24 or now.astype(int) % 24 == BEGINS:
-                for rule, names in alarmed(of.reference, seen).items():
-                    fixed[rule].append((now, [(rule, [one]) for one in names]))
-        new = calls(said)
+        times = ends(of.rows, hours, every)
+        each = list(workers.map(said_at, repeat(data), repeat(hours), times, chunksize=50))
+        said = [(now, told) for now, (told, _) in zip(times, each)]
+        daily = [(now, rules) for now, (_, rules) in zip(times, each)][:: 24 // every]
+        fixed = {rule: [(now, [(rule, [one]) for one in rules[rule]]) for now, rules in daily] for rule in RULES}
+        part = lambda told: six_digits(float(np.mean([bool(one) for _, one in told])))
         result[name] = {
             "looks": len(said),
-            "a month": a_month(len(new), days),
-            "looks that call": six_digits(float(np.mean([bool(one) for _, one in said]))),
-            "calls": new,
-            "fixed, days that call": {
-                rule: six_digits(float(np.mean([bool(one) for _, one in of_rule]))) for rule, of_rule in fixed.items()
-            },
-            "fixed, a month": {rule: a_month(len(calls(of_rule)), days)["value"] for rule, of_rule in fixed.items()},
+            "looks that call": part(said),
+            "a month": a_month(len(calls(said)), days),
+            "calls": calls(said),
+            "fixed, days that call": {rule: part(told) for rule, told in fixed.items()},
+            "fixed, a month": {rule: a_month(len(calls(told)), days)["value"] for rule, told in fixed.items()},
         }
     return result
 
-# %% ../../../notebooks/12_monitor/90_study.ipynb #47e30c27
-def planted(of: Season, often: float = 1.0) -> dict[str, dict[str, Any]]:
-    """Return what became of the incidents, by fault."""
-    quiet: dict[Any, list[Cause]] = {}
-    found: dict[str, list[tuple[Fault, Found, list[str]]]] = {}
-    for fault, begins, seed in incidents(of, often):
-        day = of.planted(fault, begins, 24, seed)
-        fixed, same = (
-            alarmed(of.reference, day),
-            alarmed(of.reference, of.rows.since(begins, begins + np.timedelta64(24, "h"))),
-        )
-        rules = [rule for rule in RULES if set(fixed[rule]) - set(same[rule])]
-        found.setdefault(title(fault), []).append((fault, judged(of, fault, begins, seed, quiet), rules))
-    return {name: _summed(each) for name, each in found.items()}
+# %% ../../../notebooks/12_monitor/90_study.ipynb #6a41c69a
+@lru_cache(maxsize=1)
+def _season(data: Path) -> Season:
+    return season(data, NOTICE, SETTINGS)
 
-# %% ../../../notebooks/12_monitor/90_study.ipynb #e0ba0826
-def title(fault: Fault) -> str:
-    """Return a fault in words."""
-    size = f"{fault.size:g}"
-    return {
-        "shift": f"mean shifted by {size} sd in {len(fault.fields)} of the fields",
-        "unit": f"{fault.how}, one field, {fault.size:.0%} of rows",
-        "frozen": "one field frozen",
-        "missing": f"one field missing in {fault.size:.0%} of rows",
-        "new value": f"new word in {fault.size:.0%} of rows",
-        "doubles": f"{fault.size:.0%} of rows twice",
-        "flipped": f"{fault.size:.0%} of labels flipped",
-        "shares": f"share of the outcome moved to {fault.size:.0%}",
-        "concept": "effect of a strong field reversed",
-    }[fault.kind]
+# %% ../../../notebooks/12_monitor/90_study.ipynb #49e29d1e
+@lru_cache(maxsize=1)
+def _quiet(data: Path) -> dict[Any, list[Cause]]:
+    return {}
 
-# %% ../../../notebooks/12_monitor/90_study.ipynb #f7fdbfcc
-def _summed(each: list[tuple[Fault, Found, list[str]]]) -> dict[str, Any]:
-    found = [one for _, one, _ in each]
+# %% ../../../notebooks/12_monitor/90_study.ipynb #95a41b81
+def incident(data: Path, fault: Fault, begins: np.datetime64, seed: int) -> tuple[Found, list[str]]:
+    """Return what is said of an incident, and which fixed thresholds call in its first day about what they did not."""
+    of, day = _season(data), np.timedelta64(24, "h")
+    fixed = alarmed(of.reference, of.planted(fault, begins, 24, seed))
+    same = alarmed(of.reference, of.rows.since(begins, begins + day))
+    rules = [rule for rule in RULES if set(fixed[rule]) - set(same[rule])]
+    return judged(of, fault, begins, seed, _quiet(data)), rules
+
+# %% ../../../notebooks/12_monitor/90_study.ipynb #5a66bc04
+def planted(of: Season, data: Path, workers: Executor, often: float = 1.0) -> dict[str, dict[str, Any]]:
+    """Return what became of the incidents: summed by fault, and one by one."""
+    plan = list(incidents(of, often))
+    each = list(workers.map(incident, repeat(data), *zip(*plan), chunksize=4))
+    found: dict[str, list[tuple[Found, list[str]]]] = {}
+    for (fault, _, _), one in zip(plan, each):
+        found.setdefault(title(fault), []).append(one)
+    told = [line(fault, begins, seed, one) for (fault, begins, seed), (one, _) in zip(plan, each)]
+    return {"planted": {name: _summed(one) for name, one in found.items()}, "incidents": told}
+
+# %% ../../../notebooks/12_monitor/90_study.ipynb #2ea53e55
+def line(fault: Fault, begins: np.datetime64, seed: int, one: Found) -> str:
+    """Return an incident and what was said of it, in a line."""
+    end = f"after {one.hours} h, {'named' if one.named else one.said}" if one.hours else "not found"
+    return f"{seed}: {str(begins)[:10]} {title(fault)} ({', '.join(fault.fields) or 'all rows'}): {end}"
+
+# %% ../../../notebooks/12_monitor/90_study.ipynb #c37f00a7
+def _summed(each: list[tuple[Found, list[str]]]) -> dict[str, Any]:
+    found = [one for one, _ in each]
     seen = [one.hours for one in found if one.hours is not None]
     said = [one.said for one in found if one.said and not one.named]
     of = lambda count: dict(zip(("low", "value", "high"), map(six_digits, share(count, len(each)))))
@@ -265,11 +140,11 @@ def _summed(each: list[tuple[Fault, Found, list[str]]]) -> dict[str, Any]:
         "named at the first call": of(sum(one.first for one in found)),
         "called instead": {name: said.count(name) for name in sorted(set(said))},
         "fixed, found in a day": {
-            rule: six_digits(sum(rule in rules for _, _, rules in each) / len(each)) for rule in RULES
+            rule: six_digits(sum(rule in rules for _, rules in each) / len(each)) for rule in RULES
         },
     }
 
-# %% ../../../notebooks/12_monitor/90_study.ipynb #80256a7e
+# %% ../../../notebooks/12_monitor/90_study.ipynb #8d7305e2
 def in_all(by_fault: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Return how often incidents were found, and their cause named: of all, and of those found."""
     count = lambda name: sum(round(one[name]["value"] * one["planted"]) for one in by_fault.values())
@@ -277,23 +152,65 @@ def in_all(by_fault: dict[str, dict[str, Any]]) -> dict[str, Any]:
     of = lambda some, whole: dict(zip(("low", "value", "high"), map(six_digits, share(some, whole))))
     return {"planted": total, "found": of(found, total), "named": of(named, total), "named of found": of(named, found)}
 
-# %% ../../../notebooks/12_monitor/90_study.ipynb #955aec9c
+# %% ../../../notebooks/12_monitor/90_study.ipynb #8436b7cc
 NOTICE = Notice(chance=1 / 720, confidence=0.95, shift=0.1, share=0.01)
-SETTINGS = Evaluate(replicates=100, confidence=0.95, bins=10, metrics=["expected_cost"])
+SETTINGS = Evaluate(replicates=50, confidence=0.95, bins=10, metrics=["expected_cost"])
 
-# %% ../../../notebooks/12_monitor/90_study.ipynb #4a3a06c1
+# %% ../../../notebooks/12_monitor/90_study.ipynb #6e84cada
 def study(data: Path, often: float = 1.0) -> dict[str, Any]:
     """Return the error rates on the season after the reference's end."""
     of = season(data, NOTICE, SETTINGS)
-    by_fault = planted(of, often)
-    return {
-        "model": of.reference.model,
-        "quiet": quiet_weeks(of, 1 if often == 1 else 24),
-        "in all": in_all(by_fault),
-        "planted": by_fault,
-    }
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as workers:
+        found = planted(of, data, workers, often)
+        quiet = quiet_weeks(of, data, workers, 1 if often == 1 else 24)
+    return {"model": of.reference.model, "quiet": quiet, "in all": in_all(found["planted"]), **found}
 
-# %% ../../../notebooks/12_monitor/90_study.ipynb #e8e6e3d8
+# %% ../../../notebooks/12_monitor/90_study.ipynb #38fee58d
+def percent(figure: dict[str, float]) -> str:
+    """Return a share with its interval in words."""
+    return f"{figure['value']:.0%} ({figure['low']:.0%} to {figure['high']:.0%})"
+
+# %% ../../../notebooks/12_monitor/90_study.ipynb #31c3ce73
+def table(result: dict[str, Any]) -> str:
+    """Return what was found, and what was called for nothing, as two tables in Markdown."""
+    head = ["planted into a week", "times", "found", "within a day", "median hours", "cause named", *RULES]
+    lines = [head, ["---"] * len(head)]
+    for name, one in result["planted"].items():
+        hours = "" if one["median hours"] is None else f"{one['median hours']:g}"
+        fixed = [f"{one['fixed, found in a day'][rule]:.0%}" for rule in RULES]
+        lines.append(
+            [
+                name,
+                str(one["planted"]),
+                percent(one["found"]),
+                f"{one['found in a day']['value']:.0%}",
+                hours,
+                percent(one["named"]),
+                *fixed,
+            ]
+        )
+    quiet = [
+        [
+            "quiet weeks, looked at over",
+            "calls a month",
+            "looks that call",
+            *(f"{rule}: days that call" for rule in RULES),
+        ],
+        ["---"] * 6,
+    ]
+    for name, one in result["quiet"].items():
+        rate, days = one["a month"], [f"{one['fixed, days that call'][rule]:.0%}" for rule in RULES]
+        quiet.append(
+            [
+                name,
+                f"{rate['value']:.1f} ({rate['low']:.1f} to {rate['high']:.1f})",
+                f"{one['looks that call']:.1%}",
+                *days,
+            ]
+        )
+    return "\n\n".join("\n".join(f"| {' | '.join(row)} |" for row in part) for part in (lines, quiet))
+
+# %% ../../../notebooks/12_monitor/90_study.ipynb #19227808
 def main(quick: bool = False) -> None:
     """Run the study and write tests/monitor/error_rates.json; a tenth of it, if `quick`, is only printed."""
     result = study(Path("data"), 0.1 if quick else 1.0)
