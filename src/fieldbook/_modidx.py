@@ -1211,6 +1211,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'fieldbook/monitor/journal.py'),
                                            'fieldbook.monitor.journal._request': ( '12_monitor/journal.html#_request',
                                                                                    'fieldbook/monitor/journal.py'),
+                                           'fieldbook.monitor.journal._undone': ( '12_monitor/journal.html#_undone',
+                                                                                  'fieldbook/monitor/journal.py'),
                                            'fieldbook.monitor.journal.hashed': ( '12_monitor/journal.html#hashed',
                                                                                  'fieldbook/monitor/journal.py'),
                                            'fieldbook.monitor.journal.read_log': ( '12_monitor/journal.html#read_log',

@@ -20,6 +20,7 @@ from .source import Told, batches, fields, outcomes
 from ..package.manifest import read_manifest
 from ..package.reference import read_reference
 from ..scope.problem import build_problem
+from ..serve.corrected import Corrected, corrected
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +98,8 @@ def _of_batch(batch: pa.RecordBatch, reader: Reader) -> Rows:
         "propensity": np.nan_to_num(column("propensity").astype(float), nan=1.0),
     }
     time = column("time").astype("datetime64[ms]")
-    return reader.rows(_request(batch, reader), _outputs(batch, reader), time, **others)
+    outputs = _undone(_outputs(batch, reader), batch.column("shares").to_pylist(), reader)
+    return reader.rows(_request(batch, reader), outputs, time, **others)
 
 # %% ../../../notebooks/12_monitor/20_journal.ipynb #3a0dc736
 def _outputs(batch: pa.RecordBatch, reader: Reader) -> np.ndarray:
@@ -110,7 +112,17 @@ def _outputs(batch: pa.RecordBatch, reader: Reader) -> np.ndarray:
         float
     )
 
-# %% ../../../notebooks/12_monitor/20_journal.ipynb #3e80f1cc
+# %% ../../../notebooks/12_monitor/20_journal.ipynb #32306bdb
+def _undone(outputs: np.ndarray, shares: list[str | None], reader: Reader) -> np.ndarray:
+    """Return outputs as the champion gave them: where they were corrected to shares of outcomes, that is undone."""
+    of = np.array([share or "" for share in shares])
+    for text in np.unique(of[of != ""]):
+        change = corrected(str(text), reader.task, reader.folder)
+        undo = Corrected(reader.task, change.after, dict(zip(change.shares, change.before.tolist())))
+        outputs[of == text] = undo(outputs[of == text])
+    return outputs
+
+# %% ../../../notebooks/12_monitor/20_journal.ipynb #e98233d9
 def _decision(batch: pa.RecordBatch, reader: Reader) -> np.ndarray:
     """Return the position of each decision among the framing's words; -1 where there are several, or none."""
     if not reader.task.has_classes:
@@ -118,7 +130,7 @@ def _decision(batch: pa.RecordBatch, reader: Reader) -> np.ndarray:
     place = {word: at for at, word in enumerate(reader.task.words)}
     return np.array([place.get(word, -1) for word in batch.column("decision").to_pylist()], np.int8)
 
-# %% ../../../notebooks/12_monitor/20_journal.ipynb #89f05f72
+# %% ../../../notebooks/12_monitor/20_journal.ipynb #03aa4be1
 def _request(batch: pa.RecordBatch, reader: Reader) -> dict[str, np.ndarray]:
     """Return the request fields of a batch as arrays; what is private is missing."""
     made: dict[str, np.ndarray] = {}
@@ -136,7 +148,7 @@ def _request(batch: pa.RecordBatch, reader: Reader) -> dict[str, np.ndarray]:
             made[name] = batch.column(f"inputs.{name}").to_numpy(zero_copy_only=False).astype(float)
     return made
 
-# %% ../../../notebooks/12_monitor/20_journal.ipynb #4e3e575c
+# %% ../../../notebooks/12_monitor/20_journal.ipynb #1bccd44e
 def together(parts: list[Rows]) -> Rows:
     """Return several rows as one, in the order of time; the list is emptied on the way, to need no memory twice."""
     order = np.argsort(np.concatenate([part.time for part in parts]), kind="stable")
@@ -151,7 +163,7 @@ def together(parts: list[Rows]) -> Rows:
             joined[name] = np.concatenate(pieces)[order]
     return Rows(**joined)
 
-# %% ../../../notebooks/12_monitor/20_journal.ipynb #2eb30e41
+# %% ../../../notebooks/12_monitor/20_journal.ipynb #f948d2ec
 def with_outcomes(rows: Rows, told: pd.DataFrame, found: Told) -> Rows:
     """Return rows with their outcomes; note ids that stand twice, and outcomes of no prediction.
 
@@ -179,7 +191,7 @@ def with_outcomes(rows: Rows, told: pd.DataFrame, found: Told) -> Rows:
     since[row[::-1]] = when[::-1]  # the first one counts
     return replace(rows, label=labels, known=since)
 
-# %% ../../../notebooks/12_monitor/20_journal.ipynb #e9cc43a8
+# %% ../../../notebooks/12_monitor/20_journal.ipynb #3fdfc074
 def hashed(ids: np.ndarray) -> np.ndarray:
     """Return a 64-bit number for each id: among ten million ids two are equal by chance once in 400,000 times."""
     from pandas.util import hash_array
