@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .cause import Cause
-
 from ..core.strict import Strict
+from .cause import Cause
 from .rule import Rule, Rules, rule_of
 from .symptom import Figure
 from ..observe.log import Log, digest, now, records
@@ -149,7 +148,8 @@ def incidents(
     all_ = list(told)
     for look in sorted(looks, key=lambda look: (look.ends, look.begins)):
         known = [(rule_of(rules, cause), cause) for cause in look.causes]
-        causes = [(*by, cause) for by, cause in known if by and by[1].raised(cause, month[look.window], streams)]
+        known = [(by, cause) for by, cause in known if by and (not by[1].over or look.window in by[1].over)]
+        causes = [(*by, cause) for by, cause in known if by[1].raised(cause, month[look.window], streams)]
         for one in all_:
             if one.covers(look) or not one.over and look.ends > one.ends:
                 own = [cause for name, _, cause in causes if one.of(name, cause)]

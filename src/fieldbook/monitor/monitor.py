@@ -52,14 +52,12 @@ class Monitor(Strict):
     ----------
     windows : by name.
     least : rows that a window must hold to be looked at.
-    most : windows of a kind, the latest.
     notice : from when on a difference is told on the page; rules of alerts ask for more.
     sure : of the bootstrap of what outcomes say.
     """
 
     windows: dict[str, Stretch] = Field(min_length=1)
     least: int = Field(ge=20)
-    most: int = Field(ge=1)
     notice: Notice
     sure: Evaluate
 
@@ -103,11 +101,12 @@ def find(source: Path, reader: Reader, settings: Monitor, until: np.datetime64, 
     worked = hours(source) if log else None
     made = links(reader.problem, reader.derive, reader.some, seed)
     against = Against(reader.reference, reader.task, made, settings.notice, settings.sure, seed, until)
-    found = windows(rows, settings.windows, settings.least, settings.most)
+    timed = rows.hours > 0
+    found = windows(rows, settings.windows if timed else {"all": Stretch()}, settings.least)
     last = {window.name: window for window in found}
     looks = []
     for window in found:
-        also = [*_worked(worked, window, reader), *_age(reader, window, window.rows.stop - window.rows.start)]
+        also = _worked(worked, window, reader) + (_age(reader, window) if timed else [])
         looks.append(examine(rows.take(window.rows), window, against, also, deep=window is last[window.name]))
     return Found(rows, told, looks)
 
@@ -117,7 +116,7 @@ def _worked(worked: Hours | None, window: Window, reader: Reader) -> list[Sympto
     return operations(worked, window.name, window.begins, window.ends, reader.manifest.lineage.id) if worked else []
 
 # %% ../../../notebooks/12_monitor/80_monitor.ipynb #211028e9
-def _age(reader: Reader, window: Window, rows: int) -> list[Symptom]:
+def _age(reader: Reader, window: Window) -> list[Symptom]:
     """Return how old what the model knew is at the end of a window, where its rows had a time."""
     if not reader.reference.ends:
         return []
@@ -125,7 +124,7 @@ def _age(reader: Reader, window: Window, rows: int) -> list[Symptom]:
     age = Figure(value=round(days, 1), low=round(days, 1), high=round(days, 1))
     begins, ends = (str(time.astype("datetime64[s]")) for time in (window.begins, window.ends))
     words = f"The last row that the model knew is {days:,.0f} days old."
-    span = {"window": window.name, "begins": begins, "ends": ends, "rows": rows}
+    span = {"window": window.name, "begins": begins, "ends": ends, "rows": window.rows.stop - window.rows.start}
     return [Symptom(layer="age", kind="age", effect=age, unit="days", surprise=0.0, words=words, **span)]
 
 # %% ../../../notebooks/12_monitor/80_monitor.ipynb #7166555a
@@ -210,10 +209,12 @@ def main(source: Path, champion: Path | None, target: Path | None, now: str | No
     if not source.exists():
         raise FieldbookError(f"{source} is not there: say where the prediction log is, or a file of requests")
     settings, rules = section("monitor", Monitor), section("rules", Rules)
-    check_rules(rules, [one.who for one in section("scope/stakeholders", list[Stakeholder])], RUNBOOK)
+    check_rules(rules, [one.who for one in section("scope/stakeholders", list[Stakeholder])], RUNBOOK, settings.windows)
     until, reader = moment(now), Reader(champion or champion_folder())
     found = find(source, reader, settings, until, section("seed", int))
     target = target or (source / "monitor" if source.is_dir() else source.with_name(f"{source.name}.monitor"))
+    if not source.is_dir():  # a file is looked at as one, and by all rules
+        rules = {name: rule.model_copy(update={"over": []}) for name, rule in rules.items()}
     opened = tell(found, reader, settings, rules, target)
     report = record(found, reader, opened, rules, target, until)
     for sentence in report["verdict"]["words"]:

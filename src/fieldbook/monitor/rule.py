@@ -44,6 +44,7 @@ class Rule(Strict):
     at_least : the least effect, in the unit of the symptom, either way.
     cost : the least that it adds to the loss of 1,000 rows, in the scope's unit; where a cost can be told it decides
         in place of `at_least`.
+    over : the kinds of windows in which it is looked for; all if none is named.
     windows : in a row in which it must be seen before the alert opens, or be gone before it closes.
     concerns : stakeholders of the scope; everybody if none is named.
     runbook : the heading in conf/deploy/runbook.md that says what to do, as its anchor.
@@ -53,6 +54,7 @@ class Rule(Strict):
     of: list[str] = Field(min_length=1)
     at_least: float = Field(0.0, ge=0)
     cost: float | None = Field(None, gt=0)
+    over: list[str] = []
     windows: int = Field(1, ge=1)
     concerns: list[str] = []
     runbook: str
@@ -106,7 +108,13 @@ def rule_of(rules: Rules, cause: Cause) -> tuple[str, Rule] | None:
     return None
 
 # %% ../../../notebooks/12_monitor/63_rule.ipynb #3ed748c8
-def check_rules(rules: Rules, stakeholders: Iterable[str], runbook: Path, where: str = "conf/monitor.yaml") -> None:
+def check_rules(
+    rules: Rules,
+    stakeholders: Iterable[str],
+    runbook: Path,
+    windows: Iterable[str] = (),
+    where: str = "conf/monitor.yaml",
+) -> None:
     """Check what rules name.
 
     Parameters
@@ -114,14 +122,15 @@ def check_rules(rules: Rules, stakeholders: Iterable[str], runbook: Path, where:
     rules : by name.
     stakeholders : of the scope.
     runbook : the file whose headings they name.
+    windows : the kinds there are; not checked if none is given.
     where : the settings come from, for the message.
 
     Raises
     ------
     FieldbookError
-        If a kind stands in two rules, or there is no such stakeholder or heading.
+        If a kind stands in two rules, or there is no such stakeholder, window or heading.
     """
-    who, headings, seen = list(stakeholders), anchors(runbook), dict[str, str]()
+    who, headings, seen, known = list(stakeholders), anchors(runbook), dict[str, str](), list(windows)
     for name, rule in rules.items():
         for kind in rule.of:
             if seen.setdefault(kind, name) != name:
@@ -131,6 +140,9 @@ def check_rules(rules: Rules, stakeholders: Iterable[str], runbook: Path, where:
         for one in rule.concerns:
             if one not in who:
                 raise FieldbookError(f"{where}: rules.{name}.concerns: {one!r}: {no_such('stakeholder', one, who)}")
+        for one in rule.over if known else ():
+            if one not in known:
+                raise FieldbookError(f"{where}: rules.{name}.over: {one!r}: {no_such('window', one, known)}")
         if rule.runbook not in headings:
             meant = no_such(f"heading in {runbook}", rule.runbook, headings)
             raise FieldbookError(f"{where}: rules.{name}.runbook: {rule.runbook!r}: {meant}")

@@ -83,7 +83,11 @@ class _Posting(threading.Thread):
         super().__init__(name="webhook", daemon=True)
         self.folder, self.url, self.key, self.end, self.problem = folder, url, key, end, ""
         done = {row["key"] for row in records(folder, "delivered")}
-        self.waiting = [alert for alert in alerts(folder) if alert.key not in done]
+        told = alerts(folder)
+        over = {alert.id for alert in told if alert.event == "close" and f"{alert.id}-open" not in done}
+        self.waiting = [
+            one for one in told if one.key not in done and one.id not in over
+        ]  # nobody is called for the past
         self.sent = 0
 
     def result(self) -> Delivered:

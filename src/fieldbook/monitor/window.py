@@ -25,11 +25,13 @@ class Stretch(Strict):
     ----------
     hours, rows : of a window; neither: it holds all rows until then.
     every : hours from one window to the next; a window's own length if not given, and a day where it has none.
+    most : windows that are looked at, the latest.
     """
 
     hours: float | None = Field(None, gt=0)
     rows: int | None = Field(None, ge=20)
     every: float | None = Field(None, gt=0)
+    most: int = Field(35, ge=1)
 
     @model_validator(mode="after")
     def _one(self) -> Stretch:
@@ -56,20 +58,19 @@ class Window(NamedTuple):
     rows: slice
 
 # %% ../../../notebooks/12_monitor/22_window.ipynb #99e2d69b
-def windows(rows: Rows, kinds: Mapping[str, Stretch], least: int, most: int) -> list[Window]:
-    """Return the windows of a log that hold enough rows: the latest so many of each kind, in the order of time.
+def windows(rows: Rows, kinds: Mapping[str, Stretch], least: int) -> list[Window]:
+    """Return the windows of a log that hold enough rows, those of each kind in the order of time.
 
     Parameters
     ----------
     rows : in the order of time.
     kinds : of windows, by name.
     least : rows that a window must hold.
-    most : of a kind.
     """
     found = []
     for name, stretch in kinds.items():
         made = _of_rows(name, rows, stretch.rows) if stretch.rows else _of_hours(name, rows, stretch)
-        found += [window for window in made if window.rows.stop - window.rows.start >= least][-most:]
+        found += [window for window in made if window.rows.stop - window.rows.start >= least][-stretch.most :]
     return found
 
 # %% ../../../notebooks/12_monitor/22_window.ipynb #ae38724d
@@ -89,7 +90,9 @@ def _of_hours(name: str, rows: Rows, stretch: Stretch) -> list[Window]:
     whole = ends[ends <= rows.time[-1]]
     ends = whole if len(whole) else ends[:1]
     begins = (
-        ends - np.timedelta64(round(3_600_000 * stretch.hours), "ms") if stretch.hours else np.full(len(ends), first)
+        ends - np.timedelta64(round(3_600_000 * stretch.hours), "ms")
+        if stretch.hours
+        else np.full(len(ends), rows.time[0])
     )
     low, high = np.searchsorted(rows.time, begins), np.searchsorted(rows.time, ends)
     spans = zip(begins, ends, low.tolist(), high.tolist())
