@@ -74,18 +74,33 @@ def _same(before: np.ndarray, after: np.ndarray) -> bool:
     return bool(np.array_equal(before, after, equal_nan=before.dtype.kind == "f"))
 
 # %% ../../../notebooks/12_monitor/60_cause.ipynb #b46ba234
-PRECISE = ("unit", "frozen", "missing field", "new value", "doubles")  # faults, the one that explains the others first
+PRECISE = (
+    "unit",
+    "late",
+    "frozen",
+    "missing field",
+    "new value",
+    "doubles",
+)  # faults, the one that explains the others first
 
 # %% ../../../notebooks/12_monitor/60_cause.ipynb #9e0081d3
 WORDS = {
     "unit": "A sender has changed the unit of {streams}",
     "frozen": "The feed of {streams} has stopped, and its last value is sent again and again",
-    "missing field": "{streams} is no longer sent, or no longer found",
-    "new value": "{streams} has values that the model never learnt",
+    "late": "The time in {streams} is not of now: old data is sent, or another zone is meant",
+    "missing field": "Nothing comes any more for {streams}, or less than did",
+    "new value": "Words come for {streams} that the model never learnt",
     "doubles": "Requests are sent twice",
-    "outside": "{streams} has values beyond all that the model learnt",
+    "outside": "Numbers come for {streams} that lie beyond all that the model learnt",
     "shift in one field": "Requests of another kind come in, or the source of {streams} has changed",
-    "shift in several fields": "Requests of another kind come in: {streams} have shifted together",
+    "shift in several fields": "Requests of another kind come in, with other values of {streams}",
+    "errors": "The model fails, and a simpler one answers",
+    "fallback": "The model is too slow, and a simpler one answers",
+    "models": "More than one model answers",
+    "refused": "Callers send requests that break the contract",
+    "silence": "Callers have stopped asking, or cannot reach the service",
+    "coverage": "Outcomes are told of some decisions and not of others",
+    "joint shift": "Values come together that did not come together before",
     "label shift": "Outcomes have become more or less frequent, and the inputs have moved with them",
     "labels flipped": "Outcomes are told the wrong way round for some rows: look at who reports them",
     "concept shift": "The same inputs now lead to other outcomes: the world has changed, and the model must learn it",
@@ -188,7 +203,7 @@ def _cause(own: Sequence[Symptom], follow: Sequence[Symptom], expected: Figure |
     own = sorted(own, key=lambda one: (one.surprise, -abs(one.effect.value)))
     kind, streams = _kind(own), list(dict.fromkeys(one.stream for one in own if one.stream))
     costs = [one.cost for one in [*own, *follow] if one.cost]
-    moved = of_kind([*own, *follow], "score shift", "decision shift")
+    moved = own[0].layer in ("quality", "traffic")
     cost = max(costs, key=lambda one: one.value) if costs else expected if moved else None
     told = f"{WORDS[kind].format(streams=_list(streams))}. " if kind in WORDS else ""
     rest = f" {len(own) + len(follow) - 1} other symptoms go with it." if len(own) + len(follow) > 2 else ""

@@ -15,20 +15,20 @@ from . import domain
 from .cause import Cause, causes
 from .coverage import Coverage, Seen, coverage, coverage_symptoms, seen_loss
 from .expected import Expected, expected
-from .look import look
+from .look import inputs, world
 from .notice import Notice
 from .parts import Parts, parts
-from .performance import Performance, performance
+from .performance import Performance
 from .ripe import weights
 from .rows import Rows
-from .shares import Shares, shares_now
+from .shares import Shares
 from .symptom import Symptom
 from .window import Window
 from ..package.reference import Reference
 from ..scope.framings import AnyFraming
 
 # %% auto #0
-__all__ = ['Against', 'Examined', 'examine']
+__all__ = ['MOST', 'Against', 'Examined', 'evenly', 'examine']
 
 # %% ../../../notebooks/12_monitor/74_examine.ipynb #db774dc6
 @dataclass(frozen=True)
@@ -79,7 +79,17 @@ class Examined:
     drawn: Seen | None = None
     joint: domain.Joint | None = None
 
-# %% ../../../notebooks/12_monitor/74_examine.ipynb #090dc77f
+# %% ../../../notebooks/12_monitor/74_examine.ipynb #e3541366
+MOST = (
+    20_000  # rows of a window of which outcomes and expectations are computed: their intervals hardly shrink with more
+)
+
+# %% ../../../notebooks/12_monitor/74_examine.ipynb #240e7012
+def evenly(rows: Rows, most: int = MOST) -> Rows:
+    """Return at most so many rows, evenly over time."""
+    return rows if len(rows) <= most else rows.take(np.linspace(0, len(rows) - 1, most).astype(int))
+
+# %% ../../../notebooks/12_monitor/74_examine.ipynb #02034985
 def examine(rows: Rows, window: Window, against: Against, also: Sequence[Symptom] = (), deep: bool = False) -> Examined:
     """Return what is found in a window.
 
@@ -92,28 +102,30 @@ def examine(rows: Rows, window: Window, against: Against, also: Sequence[Symptom
     deep : whether rows are looked at jointly, too, which takes a second.
     """
     reference, task, sure, seed = against.reference, against.task, against.sure, against.seed
+    asked, joint = inputs(reference, rows, window.name, against.notice), None
+    if deep:
+        joint = domain.joint(reference, rows, seed, sure.confidence)
+    every, known, rows = len(rows), int(np.isfinite(rows.label).sum()), evenly(rows)
     weight = weights(rows, task, reference.delays, against.now)
-    joint = domain.joint(reference, rows, seed, sure.confidence) if deep else None
-    traffic = domain.weights(reference, rows, seed) if deep else None
-    answers = expected(rows, reference, task, sure, seed, traffic)
-    found = look(reference, task, rows, window.name, against.notice, sure, seed, weight)
+    answers = expected(rows, reference, task, sure, seed)
+    came = world(reference, task, rows, window.name, against.notice, sure, seed, weight)
     covered = coverage(rows, task, reference.delays, against.now)
-    found += [*also, *_joint(joint, rows, window, against)]
+    found = [*also, *asked, *_joint(joint, rows, window, against), *came.symptoms]
     found += coverage_symptoms(covered, rows, window.name, bool((rows.propensity < 1).any())) if covered else []
     return Examined(
         window=window,
-        rows=len(rows),
-        known=int(np.isfinite(rows.label).sum()),
+        rows=every,
+        known=known,
         causes=causes(found, against.made, answers.change if answers else None),
-        lost=performance(rows, reference, task, sure, seed, weight),
+        lost=came.lost,
         expects=answers,
-        parts=parts(rows, reference, task, sure, seed, weight, traffic),
-        shares=shares_now(rows, reference, task, sure, seed),
+        parts=parts(rows, reference, task, sure, seed, weight),
+        shares=came.shares,
         coverage=covered,
         drawn=seen_loss(rows, task, sure, seed) if (rows.propensity < 1).any() else None,
         joint=joint,
     )
 
-# %% ../../../notebooks/12_monitor/74_examine.ipynb #6305dcd0
+# %% ../../../notebooks/12_monitor/74_examine.ipynb #cfaec6c0
 def _joint(joint: domain.Joint | None, rows: Rows, window: Window, against: Against) -> list[Symptom]:
     return domain.joint_symptoms(joint, rows, window.name, against.notice.chance) if joint else []

@@ -5,6 +5,8 @@
 # %% ../../../notebooks/12_monitor/58_look.ipynb #e61f1640
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ..core.interval import Evaluate
@@ -12,10 +14,10 @@ from .concept import concept, concept_symptoms
 from .notice import Notice
 from .odds import odds, odds_symptoms
 from .parts import explained_by_shares
-from .performance import loss_symptoms, performance
+from .performance import Performance, loss_symptoms, performance
 from .quality import quality
 from .rows import Rows
-from .shares import shares_now, shares_symptoms
+from .shares import Shares, shares_now, shares_symptoms
 from .sure import LEAST
 from .symptom import Symptom
 from .traffic import traffic
@@ -24,7 +26,15 @@ from ..package.reference import Reference
 from ..scope.framings import AnyFraming
 
 # %% auto #0
-__all__ = ['world', 'look']
+__all__ = ['World', 'world', 'inputs', 'look']
+
+# %% ../../../notebooks/12_monitor/58_look.ipynb #58a00001
+class World(NamedTuple):
+    """What outcomes and answers say of the world: symptoms, what was lost, and shares of outcomes, where they tell."""
+
+    symptoms: list[Symptom]
+    lost: Performance | None
+    shares: Shares | None
 
 # %% ../../../notebooks/12_monitor/58_look.ipynb #95f9bbd4
 def world(
@@ -36,7 +46,7 @@ def world(
     settings: Evaluate,
     seed: int,
     weight: np.ndarray | None = None,
-) -> list[Symptom]:
+) -> World:
     """Return what outcomes and answers say of the world; see `look`."""
     found, most = [], notice.chance
     lost = performance(rows, reference, task, settings, seed, weight)
@@ -54,7 +64,13 @@ def world(
         after = np.array([moved.after[name].value for name in task.columns])
         explained = explained_by_shares(reference, rows, task, np.clip(after, 1e-4, 1 - 1e-4))
         found += likely if explained and explained.fits else []
-    return found
+    return World(found, lost, moved)
+
+# %% ../../../notebooks/12_monitor/58_look.ipynb #58a00002
+def inputs(reference: Reference, rows: Rows, window: str, notice: Notice) -> list[Symptom]:
+    """Return what requests and answers say, before any outcome is known: data, then traffic."""
+    found = [*quality(reference, rows, window, notice), *units(reference, rows, window, notice)]
+    return found + traffic(reference, rows, window, notice)
 
 # %% ../../../notebooks/12_monitor/58_look.ipynb #be52c30e
 def look(
@@ -78,6 +94,5 @@ def look(
     settings, seed : of the bootstrap of outcomes.
     weight : (rows,) of those whose outcomes are known; see `ripe.weights`.
     """
-    found = [*quality(reference, rows, window, notice), *units(reference, rows, window, notice)]
-    found += traffic(reference, rows, window, notice)
-    return found + (world(reference, task, rows, window, notice, settings, seed, weight) if len(rows) else [])
+    asked = inputs(reference, rows, window, notice)
+    return asked + (world(reference, task, rows, window, notice, settings, seed, weight).symptoms if len(rows) else [])

@@ -16,7 +16,8 @@ from ..package.reference import Reference, Stream
 from ..package.stream import longest
 
 # %% auto #0
-__all__ = ['COMMON', 'fields', 'gone', 'repeats', 'frozen', 'outside', 'new_words', 'digests', 'twice', 'doubles', 'quality']
+__all__ = ['COMMON', 'fields', 'gone', 'repeats', 'frozen', 'outside', 'late', 'new_words', 'digests', 'twice', 'doubles',
+           'quality']
 
 # %% ../../../notebooks/12_monitor/30_quality.ipynb #e76d1734
 def fields(reference: Reference, rows: Rows) -> dict[str, Stream]:
@@ -111,6 +112,24 @@ def outside(reference: Reference, rows: Rows, window: str, notice: Notice) -> li
             found.append(seen(rows, window, **common, effect=(low, now, high), surprise=chance, words=words))
     return found
 
+# %% ../../../notebooks/12_monitor/30_quality.ipynb #1a7e0001
+def late(reference: Reference, rows: Rows, window: str, notice: Notice) -> list[Symptom]:
+    """Return fields with a time that lies otherwise from the answer than in training: old data, or another zone."""
+    streams, found = {name: one for name, one in fields(reference, rows).items() if one.lag}, []
+    if not streams:
+        return []
+    counts = {name: one.bins.count(rows.codes[name])[None] for name, one in streams.items()}
+    judged = judge_all(streams, counts, np.array([rows.hours]), notice.confidence)
+    for name in streams:
+        one = judged.at(name)
+        away = (one.shares[1] + one.shares[-1], one.effect)  # beyond all that was, or moved within it
+        if one.surprise < notice.least(len(streams)) and abs(one.effect) > notice.shift and np.abs(away).max() > 0.1:
+            words = f"{name} lies otherwise from the time of the answer than in training, by {one.effect:+.2f} sd."
+            common = {"layer": "quality", "kind": "late", "stream": name, "unit": "sd", "usual": float(one.usual)}
+            size = (one.low, one.effect, one.high)
+            found.append(seen(rows, window, **common, effect=size, surprise=one.surprise, words=words))
+    return found
+
 # %% ../../../notebooks/12_monitor/30_quality.ipynb #6c7b4bad
 def new_words(reference: Reference, rows: Rows, window: str, notice: Notice) -> list[Symptom]:
     """Return fields of words in which new or rare ones have become frequent."""
@@ -185,5 +204,5 @@ def quality(reference: Reference, rows: Rows, window: str, notice: Notice) -> li
     """
     if len(rows) == 0:
         return []
-    each = gone, frozen, outside, new_words, doubles
+    each = gone, frozen, late, outside, new_words, doubles
     return [symptom for find in each for symptom in find(reference, rows, window, notice)]

@@ -15,6 +15,7 @@ from ..evaluate.slice import inside
 from .rows import Rows
 from ..package.bins import MISSING
 from ..package.reference import Reference, graded
+from ..package.stream import lag
 from ..scope.framings import AnyFraming
 
 if TYPE_CHECKING:
@@ -25,10 +26,16 @@ __all__ = ['values_of', 'sliced', 'of_champion', 'rows_of', 'scored']
 
 # %% ../../../notebooks/12_monitor/16_scored.ipynb #6c9c2967
 def values_of(
-    task: AnyFraming, request: Mapping[str, np.ndarray], features: Mapping[str, np.ndarray], outputs: np.ndarray
+    task: AnyFraming,
+    request: Mapping[str, np.ndarray],
+    features: Mapping[str, np.ndarray],
+    outputs: np.ndarray,
+    time: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """Return the values of each stream, (rows,), by its name in the reference."""
-    values = {f"field:{name}": column for name, column in request.items()}
+    """Return the values of each stream, (rows,), by its name in the reference; of a time, hours from the answer."""
+    values = {
+        f"field:{name}": lag(column, time) if column.dtype.kind == "M" else column for name, column in request.items()
+    }
     values |= {f"feature:{name}": column for name, column in features.items()}
     values |= {f"score:{name}": column for name, column in zip(task.columns, outputs.T)}
     decided = task.told(outputs).get("decision", [])
@@ -83,7 +90,7 @@ def rows_of(
     time : (rows,) when each was answered.
     others : columns of `Rows` that are known, such as `label` and `known`; the others are as where nothing is.
     """
-    count, values = len(time), values_of(task, request, features, outputs)
+    count, values = len(time), values_of(task, request, features, outputs, time)
     words, decided = list(task.words), values.get("decision")
     place = {word: position for position, word in enumerate(words)}
     columns: dict[str, Any] = {

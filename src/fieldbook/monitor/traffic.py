@@ -24,7 +24,8 @@ INPUTS = ("field", "feature", "score", "decision")  # kinds of streams that do n
 # %% ../../../notebooks/12_monitor/32_traffic.ipynb #d28026bb
 def watched(reference: Reference, rows: Rows) -> dict[str, Stream]:
     """Return the streams that are looked at, by name: those that the rows have, too."""
-    return {name: one for name, one in reference.streams.items() if one.kind in INPUTS and name in rows.codes}
+    there = {name: one for name, one in reference.streams.items() if one.kind in INPUTS and name in rows.codes}
+    return {name: one for name, one in there.items() if not one.lag}  # a time that is wrong is a fault: see `quality`
 
 # %% ../../../notebooks/12_monitor/32_traffic.ipynb #f7a7c437
 def against(reference: Reference, windows: Sequence[Rows], confidence: float = 0.95) -> Judgement:

@@ -17,8 +17,8 @@ from .traffic import against, shifted
 from ..package.reference import Reference, Stream
 
 # %% auto #0
-__all__ = ['CONVERSIONS', 'FLOOR', 'GAIN', 'HALF', 'MILD', 'density', 'Converted', 'mixtures', 'away', 'rival', 'converted',
-           'beyond', 'units']
+__all__ = ['CONVERSIONS', 'FLOOR', 'UNITS', 'GAIN', 'HALF', 'MILD', 'SURE', 'density', 'Converted', 'mixtures', 'away', 'rival',
+           'natural', 'converted', 'beyond', 'units']
 
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #e1059245
 _FACTORS = {
@@ -98,6 +98,28 @@ def rival(one: Stream, values: np.ndarray) -> float:
     moved = values + by
     return float(np.log(density(one, moved)).sum() - np.log(density(one, values)).sum())
 
+# %% ../../../notebooks/12_monitor/33_unit.ipynb #0a7c0001
+UNITS = {  # what the contract says of a field that may come so
+    "degrees Celsius to Fahrenheit": ("°c", "celsius"),
+    "degrees Fahrenheit to Celsius": ("°f", "fahrenheit"),
+    "multiplied by 1.609 (miles to kilometres)": ("mile",),
+    "divided by 1.609 (miles to kilometres)": ("kilomet", "km"),
+    "multiplied by 3.281 (metres to feet)": (" metre", " meter"),
+    "divided by 3.281 (metres to feet)": ("feet", "foot"),
+    "multiplied by 2.54 (inches to centimetres)": ("inch",),
+    "divided by 2.54 (inches to centimetres)": ("centimet",),
+    "multiplied by 2.205 (kilograms to pounds)": ("kilogram", "kg"),
+    "divided by 2.205 (kilograms to pounds)": ("pound",),
+    "multiplied by 60": ("minute", "hour"),
+    "divided by 60": ("minute", "second"),
+}
+
+# %% ../../../notebooks/12_monitor/33_unit.ipynb #0a7c0002
+def natural(one: Stream) -> list[int]:
+    """Return the positions of the conversions that a field's unit, as the contract tells it, makes likely."""
+    why = f" {one.why.lower()}"
+    return [place for place, name in enumerate(CONVERSIONS) if any(word in why for word in UNITS.get(name, ()))]
+
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #e4119ede
 def converted(one: Stream, values: np.ndarray) -> Converted | None:
     """Return the conversion that explains values, (rows,), best; None if none explains them better than they are."""
@@ -105,6 +127,9 @@ def converted(one: Stream, values: np.ndarray) -> Converted | None:
         return None
     part, gain, of = mixtures(one, values)
     best = int(gain.argmax())
+    own = natural(one)
+    if own and gain[own].max() > gain[best] / 2:  # two conversions may explain a narrow window alike
+        best = own[int(gain[own].argmax())]
     name, (factor, offset) = list(CONVERSIONS.items())[best]
     back = np.where(of[best] > 0.5, (values - offset) / factor, values)
     before, after = away(one, values), away(one, back)
@@ -114,6 +139,7 @@ def converted(one: Stream, values: np.ndarray) -> Converted | None:
 
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #6ce490f7
 GAIN, HALF, MILD = 1.5, 0.5, 5.0  # nats a row, the part of the distance from training that may stay, a factor
+SURE = 30.0  # nats in all, of a conversion that the contract's unit makes likely
 
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #c6e90487
 def beyond(one: Stream, values: np.ndarray) -> float:
@@ -123,7 +149,11 @@ def beyond(one: Stream, values: np.ndarray) -> float:
 
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #b525c7b8
 def _explains(one: Stream, best: Converted | None, values: np.ndarray, notice: Notice) -> bool:
-    if best is None or best.gain <= GAIN or best.after >= HALF * best.before or best.share <= notice.share:
+    if best is None or best.after >= HALF * best.before or best.share <= notice.share:
+        return False
+    if list(CONVERSIONS).index(best.name) in natural(one):
+        return best.gain * best.share * len(values) > SURE
+    if best.gain <= GAIN:
         return False
     factor = abs(CONVERSIONS[best.name][0])
     return not 1 / MILD < factor < MILD or beyond(one, values) > best.share / 4

@@ -68,6 +68,8 @@ class Stream(Strict):
     bins, counts : how values are counted, and how many rows of the reference are in each bin.
     quantiles : of numbers, at 0, 5, 10 ... 100 %; empty for words.
     mean, sd : of numbers.
+    why : what the contract says of a field, its unit among it.
+    lag : whether values are hours from the answer to a time that was sent.
     unrest : by the length of a window in hours, written as a whole number; empty where rows have no time.
     run : rows in a row, in the order of time, that had one and the same value, at most; 0 where nobody has counted.
     by_outcome : the counts among held-out rows of each outcome, where outcomes are words.
@@ -79,6 +81,8 @@ class Stream(Strict):
     quantiles: list[float] = []
     mean: float | None = None
     sd: float | None = None
+    why: str = ""
+    lag: bool = False
     unrest: dict[str, Unrest] = {}
     run: int = 0
     by_outcome: dict[str, list[int]] = {}

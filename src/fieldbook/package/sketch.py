@@ -209,9 +209,13 @@ def _inputs(
     at, later = np.searchsorted(both, every), np.searchsorted(both, held.rows)
     streams, codes, order = {}, {}, np.argsort(source.table["as_of"].iloc[every].to_numpy(), kind="stable")
     for name, values in columns.items():
-        one = stream(name.partition(":")[0], values[at], hour, told)
-        if one.kind == "field" and hour is not None:
-            one = one.model_copy(update={"run": run(values[at][order], len(every) / len(source.table))})
+        kind, _, field = name.partition(":")
+        one = stream(kind, values[at], hour, told)
+        if kind == "field":
+            column, part = source.features.request[field], len(every) / len(source.table)
+            longest = run(values[at][order], part) if hour is not None else 0
+            about = {"run": longest, "why": column.why[:80], "lag": column.type == "datetime"}
+            one = one.model_copy(update=about)
         streams[name], codes[name] = _split(one, values[later], held)
     return streams, codes
 

@@ -21,8 +21,8 @@ from ..scope.framing import Framing
 from ..scope.problem import Problem
 
 # %% auto #0
-__all__ = ['BYTES', 'Detail', 'detail', 'digits', 'hours', 'drawn', 'columns_of', 'private_features', 'stream', 'longest', 'run',
-           'by_outcome', 'outcomes']
+__all__ = ['BYTES', 'Detail', 'detail', 'digits', 'hours', 'drawn', 'columns_of', 'lag', 'private_features', 'stream', 'longest',
+           'run', 'by_outcome', 'outcomes']
 
 # %% ../../../notebooks/08_package/28_stream.ipynb #2e8ddd3c
 BYTES = 290 * 1024  # of the file, at most
@@ -67,22 +67,32 @@ def columns_of(
 ) -> dict[str, np.ndarray]:
     """Return the columns of all streams of fields and features, each (rows,).
 
+    A field that is a time becomes the hours from the as-of time to it; it has no stream where rows have no such time.
+
     Parameters
     ----------
     requests, table : (rows) fields and features.
     features : their contract.
     hidden : features that private fields enter.
     """
-    kept = {
-        name: column for name, column in features.request.items() if not column.private and column.type != "datetime"
-    }
-    fields = frame_arrays(requests, kept)
+    kept = {name: column for name, column in features.request.items() if not column.private}
+    fields, timed = frame_arrays(requests, kept), bool(table["as_of"].notna().all())
+    moments = [name for name, column in kept.items() if column.type == "datetime"]
+    as_of = table["as_of"].to_numpy("datetime64[m]")
+    times = {name: fields.pop(name) for name in moments}
     result = {f"field:{name}": values for name, values in fields.items()}
+    result |= {f"field:{name}": lag(values, as_of) for name, values in times.items() if timed}
     for name in features.names:
         values = table[name].to_numpy(np.float32 if table[name].dtype.kind == "f" else object)
         if name not in hidden and not (name in fields and _same(fields[name], values)):
             result[f"feature:{name}"] = values
     return result
+
+# %% ../../../notebooks/08_package/28_stream.ipynb #1a6a0001
+def lag(times: np.ndarray, now: np.ndarray) -> np.ndarray:
+    """Return how many hours times, (rows,), lie behind the moments of the answers; NaN where a time is missing."""
+    minutes = times.astype("datetime64[m]") - now.astype("datetime64[m]")
+    return np.where(np.isnat(minutes), np.nan, minutes.astype(float) / 60)
 
 # %% ../../../notebooks/08_package/28_stream.ipynb #fd0864ac
 def _same(field: np.ndarray, feature: np.ndarray) -> bool:
