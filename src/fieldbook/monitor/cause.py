@@ -5,7 +5,7 @@
 # %% ../../../notebooks/12_monitor/60_cause.ipynb #d00b72d7
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 import numpy as np
 
@@ -151,7 +151,9 @@ def _kind(own: Sequence[Symptom]) -> str:
     return "score shift" if first.kind == "decision shift" else first.kind
 
 # %% ../../../notebooks/12_monitor/60_cause.ipynb #c88acdd4
-def grouped(symptoms: Sequence[Symptom], made: Mapping[str, list[str]]) -> list[tuple[list[Symptom], list[Symptom]]]:
+def grouped(
+    symptoms: Sequence[Symptom], made: Mapping[str, list[str]], known: Set[tuple[str, str]] = frozenset()
+) -> list[tuple[list[Symptom], list[Symptom]]]:
     """Return groups: the symptoms in which each begins, and those that follow from it; each symptom once."""
     left, groups = list(symptoms), []
 
@@ -169,8 +171,10 @@ def grouped(symptoms: Sequence[Symptom], made: Mapping[str, list[str]]) -> list[
     for kind in ("labels flipped", "concept shift"):
         take(of_kind(left, kind), of_kind(left, "loss", "slice loss", "concept shift", "label shift"))
     take(of_kind(left, "label shift"), [one for one in left if one.layer == "traffic"], of_kind(left, *ANSWERS))
-    for own in _shifts(left, made):
-        take(own, [one for one in left if one.layer == "traffic"], of_kind(left, "outside", *ANSWERS))
+    new = [one for one in left if (one.kind, one.stream) not in known]
+    for part in (new, list(left)):
+        for own in _shifts(part, made):
+            take(own, [one for one in part if one.layer == "traffic"], of_kind(part, "outside", *ANSWERS))
     for one in list(left):
         take([one])
     return groups
@@ -184,7 +188,10 @@ def _after(left: Sequence[Symptom], own: Sequence[Symptom]) -> list[list[Symptom
 
 # %% ../../../notebooks/12_monitor/60_cause.ipynb #f726ebda
 def causes(
-    symptoms: Sequence[Symptom], made: Mapping[str, list[str]] | None = None, expected: Figure | None = None
+    symptoms: Sequence[Symptom],
+    made: Mapping[str, list[str]] | None = None,
+    expected: Figure | None = None,
+    known: Set[tuple[str, str]] = frozenset(),
 ) -> list[Cause]:
     """Return what explains the symptoms of a window, the costliest first, then the most upstream.
 
@@ -193,8 +200,9 @@ def causes(
     symptoms : of one window.
     made : the fields of each feature, see `links`; without it, by name.
     expected : what scores say that 1,000 rows lose more, where outcomes are not known.
+    known : kind and stream of symptoms that were told of earlier windows.
     """
-    found = [_cause(own, follow, expected) for own, follow in grouped(symptoms, made or {})]
+    found = [_cause(own, follow, expected) for own, follow in grouped(symptoms, made or {}, known)]
     worth = lambda one: one.cost.value if one.cost and one.cost.low > 0 else 0.0
     return sorted(found, key=lambda one: (-worth(one), LAYERS.index(one.layer), one.surprise))
 

@@ -17,8 +17,8 @@ from .rows import Rows
 from .season import Season
 
 # %% auto #0
-__all__ = ['PLAN', 'BEGINS', 'HOURS', 'candidates', 'incidents', 'Found', 'views', 'joined', 'new_causes', 'right', 'judged',
-           'title']
+__all__ = ['PLAN', 'BEGINS', 'HOURS', 'candidates', 'incidents', 'Found', 'views', 'joined', 'new_causes', 'right', 'earlier',
+           'judged', 'title']
 
 # %% ../../../notebooks/12_monitor/87_incident.ipynb #f025568a
 PLAN = [
@@ -135,7 +135,16 @@ def right(one: Cause, fault: Fault, usual: list[Cause], made: dict[str, list[str
     strange = [name for name in named - planted if not planted & set(made.get(name, []))]
     return not strange and bool(named)
 
-# %% ../../../notebooks/12_monitor/87_incident.ipynb #e824d008
+# %% ../../../notebooks/12_monitor/87_incident.ipynb #f1623b16
+def earlier(of: Season, begins: np.datetime64) -> set[tuple[str, str]]:
+    """Return kinds and streams of what was told of the day and of the week before."""
+    told = []
+    for hours, window in ((24, "day"), (168, "week")):
+        rows = of.rows.since(begins - np.timedelta64(hours, "h"), begins)
+        told += of.look(rows, window) if len(rows) else []
+    return {(one.kind, one.stream) for one in told}
+
+# %% ../../../notebooks/12_monitor/87_incident.ipynb #4c3d1533
 def judged(of: Season, fault: Fault, begins: np.datetime64, seed: int, quiet: dict[Any, list[Cause]]) -> Found:
     """Return what is said of an incident.
 
@@ -145,18 +154,19 @@ def judged(of: Season, fault: Fault, begins: np.datetime64, seed: int, quiet: di
     """
     week = np.timedelta64(HOURS[-1], "h")
     rows, same = of.planted(fault, begins, HOURS[-1], seed), of.rows.since(begins, begins + week)
+    known = earlier(of, begins)
     before, hours, first, said, named = of.rows.since(begins - np.timedelta64(24, "h"), begins), None, False, "", False
     for (after, window, seen), (_, _, usual) in zip(views(of, before, rows, begins), views(of, before, same, begins)):
         key = (begins, after, window)
         if key not in quiet:
-            quiet[key] = of.causes(usual, window)
-        new = new_causes(of.causes(seen, window), quiet[key])
+            quiet[key] = of.causes(usual, window, known)
+        new = new_causes(of.causes(seen, window, known), quiet[key])
         if new:
             named, said = right(new[0], fault, quiet[key], of.made), new[0].kind
             hours, first = (after, named) if hours is None else (hours, first)
     return Found(hours=hours, first=first, named=named, said=said)
 
-# %% ../../../notebooks/12_monitor/87_incident.ipynb #73f99faf
+# %% ../../../notebooks/12_monitor/87_incident.ipynb #8e1e2eb0
 def title(fault: Fault) -> str:
     """Return a fault in words."""
     size = f"{fault.size:g}"

@@ -5,6 +5,7 @@
 # %% ../../../notebooks/12_monitor/86_season.ipynb #a00523be
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from .notice import Notice
 from .plant import Fault, Table, plant
 from .rows import Rows
 from .scored import scored
+from .symptom import Symptom
 from ..package.reference import Reference, read_reference
 from ..scope.framings import AnyFraming
 
@@ -66,10 +68,13 @@ class Season:
         known = {"label": table.label, "known": table.known}
         return scored(self.servable, self.reference, table.request, table.time, **known)
 
-    def causes(self, rows: Rows, window: str) -> list[Cause]:
-        """Return what the monitor says of a window."""
-        seen = look(self.reference, self.task, rows, window, self.notice, self.settings, 0)
-        return causes(seen, self.made)
+    def look(self, rows: Rows, window: str) -> list[Symptom]:
+        """Return the symptoms of a window."""
+        return look(self.reference, self.task, rows, window, self.notice, self.settings, 0)
+
+    def causes(self, rows: Rows, window: str, known: Set[tuple[str, str]] = frozenset()) -> list[Cause]:
+        """Return what the monitor says of a window, where kinds and streams are known of earlier ones."""
+        return causes(self.look(rows, window), self.made, known=known)
 
     def planted(self, fault: Fault, begins: np.datetime64, hours: int, seed: int) -> Rows:
         """Return rows of a span with a fault in them, as the monitor sees them."""
