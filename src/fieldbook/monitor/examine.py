@@ -80,9 +80,7 @@ class Examined:
     joint: domain.Joint | None = None
 
 # %% ../../../notebooks/12_monitor/74_examine.ipynb #e3541366
-MOST = (
-    20_000  # rows of a window of which outcomes and expectations are computed: their intervals hardly shrink with more
-)
+MOST = 20_000  # rows of a window of which outcomes and expectations are computed: their intervals hardly shrink with more
 
 # %% ../../../notebooks/12_monitor/74_examine.ipynb #240e7012
 def evenly(rows: Rows, most: int = MOST) -> Rows:
@@ -99,9 +97,10 @@ def examine(rows: Rows, window: Window, against: Against, also: Sequence[Symptom
     window : its name and its ends.
     against : what it is held against.
     also : symptoms of the window that rows do not show.
-    deep : whether rows are looked at jointly, too, which takes a second.
+    deep : whether rows are looked at jointly, too, and by all metrics; if not, by the objective alone.
     """
-    reference, task, sure, seed = against.reference, against.task, against.sure, against.seed
+    reference, task, seed = against.reference, against.task, against.seed
+    sure = against.sure if deep else against.sure.model_copy(update={"metrics": [task.objective]})
     asked, joint = inputs(reference, rows, window.name, against.notice), None
     if deep:
         joint = domain.joint(reference, rows, seed, sure.confidence)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from pydantic import Field
+from threadpoolctl import threadpool_limits
 
 from .. import FieldbookError
 from ..core.files import replace
@@ -131,9 +132,7 @@ def _age(reader: Reader, window: Window) -> list[Symptom]:
 def looks_a_month(kinds: Mapping[str, Stretch], rows: Rows) -> dict[str, float]:
     """Return how many windows of each kind a month has."""
     days = max(rows.hours / 24, 1.0)
-    of = lambda one: (
-        720 / (one.every or one.hours or 24) if not one.rows else max(1.0, 30 * len(rows) / days / one.rows)
-    )
+    of = lambda one: 720 / (one.every or one.hours or 24) if not one.rows else max(1.0, 30 * len(rows) / days / one.rows)
     return {name: of(one) for name, one in kinds.items()}
 
 # %% ../../../notebooks/12_monitor/80_monitor.ipynb #f4c53f33
@@ -149,9 +148,7 @@ def tell(found: Found, reader: Reader, settings: Monitor, rules: Rules, target: 
     return still_open(alerts(target))
 
 # %% ../../../notebooks/12_monitor/80_monitor.ipynb #a9005976
-def record(
-    found: Found, reader: Reader, opened: list[Alert], rules: Rules, target: Path, until: np.datetime64
-) -> dict[str, Any]:
+def record(found: Found, reader: Reader, opened: list[Alert], rules: Rules, target: Path, until: np.datetime64) -> dict[str, Any]:
     """Write report.json, report.html and metrics.prom into a folder, each whole or not at all; return the report."""
     last = found.looks[-1] if found.looks else None
     judged = judged_against(reader.reference, [found.rows.take(last.window.rows)]) if last else None
@@ -163,9 +160,7 @@ def record(
     if delivered.left:
         print(f"monitor: {delivered.left} alerts wait for the webhook: {delivered.problem}")
     shown = {name: _shown(one) for name, one in found.latest.items()}
-    ages = [
-        cause.symptoms[0].effect.value for one in found.latest.values() for cause in one.causes if cause.kind == "age"
-    ]
+    ages = [cause.symptoms[0].effect.value for one in found.latest.values() for cause in one.causes if cause.kind == "age"]
     now = float(until.astype("datetime64[s]").astype(int))
     figures = registry(shown, rules, opened, reader.reference.unit, now, ages[0] if ages else None, delivered.left)
     write(figures, target / "metrics.prom")
@@ -175,9 +170,7 @@ def record(
 def _shown(one: Examined) -> Shown:
     symptoms = [symptom for cause in one.causes for symptom in cause.symptoms]
     expected, observed = one.expects and one.expects.loss, one.lost and one.lost.whole.loss
-    return Shown(
-        rows=one.rows, labelled=one.known / max(one.rows, 1), expected=expected, observed=observed, symptoms=symptoms
-    )
+    return Shown(rows=one.rows, labelled=one.known / max(one.rows, 1), expected=expected, observed=observed, symptoms=symptoms)
 
 # %% ../../../notebooks/12_monitor/80_monitor.ipynb #f732df2b
 def moment(text: str | None) -> np.datetime64:
@@ -211,7 +204,8 @@ def main(source: Path, champion: Path | None, target: Path | None, now: str | No
     settings, rules = section("monitor", Monitor), section("rules", Rules)
     check_rules(rules, [one.who for one in section("scope/stakeholders", list[Stakeholder])], RUNBOOK, settings.windows)
     until, reader = moment(now), Reader(champion or champion_folder())
-    found = find(source, reader, settings, until, section("seed", int))
+    with threadpool_limits(limits=1):  # sums in one order on any number of cores; and small ones are slower on several
+        found = find(source, reader, settings, until, section("seed", int))
     target = target or (source / "monitor" if source.is_dir() else source.with_name(f"{source.name}.monitor"))
     if not source.is_dir():  # a file is looked at as one, and by all rules
         rules = {name: rule.model_copy(update={"over": []}) for name, rule in rules.items()}
