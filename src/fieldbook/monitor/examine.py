@@ -80,7 +80,9 @@ class Examined:
     joint: domain.Joint | None = None
 
 # %% ../../../notebooks/12_monitor/74_examine.ipynb #e3541366
-MOST = 20_000  # rows of a window of which outcomes and expectations are computed: their intervals hardly shrink with more
+MOST = (
+    20_000  # rows of a window of which outcomes and expectations are computed: their intervals hardly shrink with more
+)
 
 # %% ../../../notebooks/12_monitor/74_examine.ipynb #240e7012
 def evenly(rows: Rows, most: int = MOST) -> Rows:

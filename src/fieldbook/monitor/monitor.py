@@ -132,7 +132,9 @@ def _age(reader: Reader, window: Window) -> list[Symptom]:
 def looks_a_month(kinds: Mapping[str, Stretch], rows: Rows) -> dict[str, float]:
     """Return how many windows of each kind a month has."""
     days = max(rows.hours / 24, 1.0)
-    of = lambda one: 720 / (one.every or one.hours or 24) if not one.rows else max(1.0, 30 * len(rows) / days / one.rows)
+    of = lambda one: (
+        720 / (one.every or one.hours or 24) if not one.rows else max(1.0, 30 * len(rows) / days / one.rows)
+    )
     return {name: of(one) for name, one in kinds.items()}
 
 # %% ../../../notebooks/12_monitor/80_monitor.ipynb #f4c53f33
@@ -148,7 +150,9 @@ def tell(found: Found, reader: Reader, settings: Monitor, rules: Rules, target: 
     return still_open(alerts(target))
 
 # %% ../../../notebooks/12_monitor/80_monitor.ipynb #a9005976
-def record(found: Found, reader: Reader, opened: list[Alert], rules: Rules, target: Path, until: np.datetime64) -> dict[str, Any]:
+def record(
+    found: Found, reader: Reader, opened: list[Alert], rules: Rules, target: Path, until: np.datetime64
+) -> dict[str, Any]:
     """Write report.json, report.html and metrics.prom into a folder, each whole or not at all; return the report."""
     last = found.looks[-1] if found.looks else None
     judged = judged_against(reader.reference, [found.rows.take(last.window.rows)]) if last else None
@@ -160,7 +164,9 @@ def record(found: Found, reader: Reader, opened: list[Alert], rules: Rules, targ
     if delivered.left:
         print(f"monitor: {delivered.left} alerts wait for the webhook: {delivered.problem}")
     shown = {name: _shown(one) for name, one in found.latest.items()}
-    ages = [cause.symptoms[0].effect.value for one in found.latest.values() for cause in one.causes if cause.kind == "age"]
+    ages = [
+        cause.symptoms[0].effect.value for one in found.latest.values() for cause in one.causes if cause.kind == "age"
+    ]
     now = float(until.astype("datetime64[s]").astype(int))
     figures = registry(shown, rules, opened, reader.reference.unit, now, ages[0] if ages else None, delivered.left)
     write(figures, target / "metrics.prom")
@@ -170,7 +176,9 @@ def record(found: Found, reader: Reader, opened: list[Alert], rules: Rules, targ
 def _shown(one: Examined) -> Shown:
     symptoms = [symptom for cause in one.causes for symptom in cause.symptoms]
     expected, observed = one.expects and one.expects.loss, one.lost and one.lost.whole.loss
-    return Shown(rows=one.rows, labelled=one.known / max(one.rows, 1), expected=expected, observed=observed, symptoms=symptoms)
+    return Shown(
+        rows=one.rows, labelled=one.known / max(one.rows, 1), expected=expected, observed=observed, symptoms=symptoms
+    )
 
 # %% ../../../notebooks/12_monitor/80_monitor.ipynb #f732df2b
 def moment(text: str | None) -> np.datetime64:
