@@ -193,6 +193,12 @@ def monitor(
 
 
 @app.command()
+def study(quick: Annotated[bool, typer.Option("--quick", help="a tenth of it, and only printed")] = False) -> None:
+    """Plant faults into real weeks and count what the monitor finds -> tests/monitor/error_rates.json."""
+    at("monitor.study:main")(quick)
+
+
+@app.command()
 def overload(
     rows: Annotated[int, typer.Option(help="of a request, 1 or 100")] = 100,
     seconds: Annotated[float, typer.Option(min=0.5, help="for each rate")] = 4,

@@ -54,7 +54,7 @@ FAULTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "unit": lambda x: x * 60,
     "missing field": lambda x: np.where(np.arange(len(x)) % 2, np.nan, x),
     "frozen": lambda x: np.where(np.arange(len(x)) < 1000, x, x[1000]),
-    "shift in one field": lambda x: x + 0.5,
+    "shift": lambda x: x + 0.5,
 }
 
 
@@ -73,7 +73,7 @@ def test_a_fault_of_a_field_is_named(reference: Reference, kind: str) -> None:
         ("labels flipped", World(flipped=0.15)),
         ("label shift", World(shares=(0.5, 0.5))),
         ("concept shift", World(turned=True)),
-        ("shift in several fields", World(tilt=0.5)),  # its two numbers go together
+        ("shift", World(tilt=0.5)),  # its two numbers go together
     ],
 )
 def test_a_change_of_the_world_is_named(reference: Reference, kind: str, world: World) -> None:

@@ -92,8 +92,7 @@ WORDS = {
     "new value": "Words come for {streams} that the model never learnt",
     "doubles": "Requests are sent twice",
     "outside": "Numbers come for {streams} that lie beyond all that the model learnt",
-    "shift in one field": "Requests of another kind come in, or the source of {streams} has changed",
-    "shift in several fields": "Requests of another kind come in, with other values of {streams}",
+    "shift": "Requests of another kind come in, or the source of {streams} has changed",
     "errors": "The model fails, and a simpler one answers",
     "fallback": "The model is too slow, and a simpler one answers",
     "models": "More than one model answers",
@@ -147,7 +146,7 @@ ANSWERS = ("score shift", "decision shift", "joint shift", "loss", "slice loss")
 def _kind(own: Sequence[Symptom]) -> str:
     first = own[0]
     if first.kind in ("field shift", "feature shift"):
-        return "shift in one field" if len({one.stream for one in own}) == 1 else "shift in several fields"
+        return "shift"
     return "score shift" if first.kind == "decision shift" else first.kind
 
 # %% ../../../notebooks/12_monitor/60_cause.ipynb #c88acdd4

@@ -5,7 +5,7 @@
 # %% ../../../notebooks/12_monitor/74_examine.ipynb #687b7801
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,8 +89,15 @@ def evenly(rows: Rows, most: int = MOST) -> Rows:
     """Return at most so many rows, evenly over time."""
     return rows if len(rows) <= most else rows.take(np.linspace(0, len(rows) - 1, most).astype(int))
 
-# %% ../../../notebooks/12_monitor/74_examine.ipynb #02034985
-def examine(rows: Rows, window: Window, against: Against, also: Sequence[Symptom] = (), deep: bool = False) -> Examined:
+# %% ../../../notebooks/12_monitor/74_examine.ipynb #e840a249
+def examine(
+    rows: Rows,
+    window: Window,
+    against: Against,
+    also: Sequence[Symptom] = (),
+    known: Collection[tuple[str, str]] = (),
+    deep: bool = False,
+) -> Examined:
     """Return what is found in a window.
 
     Parameters
@@ -99,6 +106,7 @@ def examine(rows: Rows, window: Window, against: Against, also: Sequence[Symptom
     window : its name and its ends.
     against : what it is held against.
     also : symptoms of the window that rows do not show.
+    known : kind and stream of symptoms of earlier windows: what is new has a cause of its own.
     deep : whether rows are looked at jointly, too, and by all metrics; if not, by the objective alone.
     """
     reference, task, seed = against.reference, against.task, against.seed
@@ -106,7 +114,7 @@ def examine(rows: Rows, window: Window, against: Against, also: Sequence[Symptom
     asked, joint = inputs(reference, rows, window.name, against.notice), None
     if deep:
         joint = domain.joint(reference, rows, seed, sure.confidence)
-    every, known, rows = len(rows), int(np.isfinite(rows.label).sum()), evenly(rows)
+    every, outcomes, rows = len(rows), int(np.isfinite(rows.label).sum()), evenly(rows)
     weight = weights(rows, task, reference.delays, against.now)
     answers = expected(rows, reference, task, sure, seed)
     came = world(reference, task, rows, window.name, against.notice, sure, seed, weight)
@@ -116,8 +124,8 @@ def examine(rows: Rows, window: Window, against: Against, also: Sequence[Symptom
     return Examined(
         window=window,
         rows=every,
-        known=known,
-        causes=causes(found, against.made, answers.change if answers else None),
+        known=outcomes,
+        causes=causes(found, against.made, answers.change if answers else None, set(known)),
         lost=came.lost,
         expects=answers,
         parts=parts(rows, reference, task, sure, seed, weight),

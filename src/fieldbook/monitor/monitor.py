@@ -105,10 +105,12 @@ def find(source: Path, reader: Reader, settings: Monitor, until: np.datetime64, 
     timed = rows.hours > 0
     found = windows(rows, settings.windows if timed else {"all": Stretch()}, settings.least)
     last = {window.name: window for window in found}
-    looks = []
+    looks, known = [], {window.name: set[tuple[str, str]]() for window in found}
     for window in found:
         also = _worked(worked, window, reader) + (_age(reader, window) if timed else [])
-        looks.append(examine(rows.take(window.rows), window, against, also, deep=window is last[window.name]))
+        deep = window is last[window.name]
+        looks.append(examine(rows.take(window.rows), window, against, also, known[window.name], deep))
+        known[window.name] = {(one.kind, one.stream) for cause in looks[-1].causes for one in cause.symptoms}
     return Found(rows, told, looks)
 
 # %% ../../../notebooks/12_monitor/80_monitor.ipynb #09b490a5

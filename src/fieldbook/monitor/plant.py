@@ -69,8 +69,6 @@ class Fault(Strict):
     @property
     def cause(self) -> str:
         """The kind of cause that is right."""
-        if self.kind == "shift":
-            return "shift in one field" if len(self.fields) == 1 else "shift in several fields"
         names = {
             "missing": "missing field",
             "flipped": "labels flipped",

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from .shown import picture, tables
 
 from ..core.page import environment, markup, prose, render
-from ..core.plot import BLUE, GREY, ORANGE, figure, svg
-from ..core.words import count, listed, shown
+from ..core.words import count, shown
 from .alert import Alert
 from .examine import Examined
 from .journal import Reader
@@ -24,7 +24,7 @@ from .symptom import Figure
 from ..package.judge import Judgement
 
 # %% auto #0
-__all__ = ['EARLY', 'BLIND', 'verdict', 'interval', 'assemble', 'thousand', 'plain', 'picture', 'tables', 'runbook', 'page']
+__all__ = ['BLIND', 'verdict', 'interval', 'assemble', 'thousand', 'plain', 'runbook', 'page']
 
 # %% ../../../notebooks/12_monitor/75_report.ipynb #9f582032
 def verdict(latest: Sequence[Examined], opened: Sequence[Alert], unit: str) -> dict[str, Any]:
@@ -62,17 +62,14 @@ def interval(one: Figure) -> str:
     """Return a figure with its interval, in words."""
     return f"{shown(one.value)} ({shown(one.low)} to {shown(one.high)})"
 
-# %% ../../../notebooks/12_monitor/75_report.ipynb #dd39ccf8
-EARLY = "Early outcomes are not like late ones: they are weighed by their chance of being known by now."
-
-# %% ../../../notebooks/12_monitor/75_report.ipynb #36b54a83
+# %% ../../../notebooks/12_monitor/75_report.ipynb #ed53a4c6
 BLIND = (
     "Before outcomes are known: that the same inputs lead to something else. What is expected supposes the old world.",
     "A shift that is small against what windows of training differ anyway; the table of streams says what is usual.",
     "What is not in the log: requests that never came, fields that nobody sends, private fields.",
 )
 
-# %% ../../../notebooks/12_monitor/75_report.ipynb #3e0804e0
+# %% ../../../notebooks/12_monitor/75_report.ipynb #42120025
 def assemble(
     reader: Reader,
     told: Told,
@@ -117,12 +114,12 @@ def assemble(
         "blind": [*BLIND],
     }
 
-# %% ../../../notebooks/12_monitor/75_report.ipynb #2d3e3fa8
+# %% ../../../notebooks/12_monitor/75_report.ipynb #01198fb5
 def thousand(loss: dict[str, float | None]) -> dict[str, float | None]:
     """Return the loss of a row as that of 1,000."""
     return {end: value and 1000 * value for end, value in loss.items()}
 
-# %% ../../../notebooks/12_monitor/75_report.ipynb #1337b0b7
+# %% ../../../notebooks/12_monitor/75_report.ipynb #e89a6ff3
 def plain(one: Examined) -> dict[str, Any]:
     """Return what was found in a window, ready for JSON."""
     content = lambda record: record.model_dump(mode="json") if record else None
@@ -138,7 +135,7 @@ def plain(one: Examined) -> dict[str, Any]:
         "joint": joint,
     }
 
-# %% ../../../notebooks/12_monitor/75_report.ipynb #20e7dd67
+# %% ../../../notebooks/12_monitor/75_report.ipynb #9e8b0538
 def _streams(judged: Judgement) -> list[dict[str, Any]]:
     """Return how far each stream of a window is from the reference, the farthest beyond the usual first."""
     found = []
@@ -151,180 +148,7 @@ def _streams(judged: Judgement) -> list[dict[str, Any]]:
         )
     return sorted(found, key=lambda row: abs(row["usual"]) - abs(row["effect"]["value"]))
 
-# %% ../../../notebooks/12_monitor/75_report.ipynb #987e47a1
-def picture(report: dict[str, Any], name: str) -> str:
-    """Return the loss over windows of one kind as SVG: what came out, and what was expected."""
-    windows = [one for one in report["windows"] if one["window"] == name and (one["lost"] or one["expects"])]
-    drawn, axes = figure(height=2.8)
-    usual = report["reference"]["loss"]
-    if usual["low"] is not None:
-        axes.axhspan(usual["low"], usual["high"], color=GREY, alpha=0.25, linewidth=0)
-    for place, one in enumerate(windows):
-        pairs = ((one["expects"], BLUE, -0.12), (one["lost"] and one["lost"]["whole"], ORANGE, 0.12))
-        for found, colour, aside in pairs:
-            if found:
-                ends = found["loss"]
-                axes.plot([place + aside] * 2, [ends["low"], ends["high"]], color=colour, linewidth=2)
-                axes.plot(place + aside, ends["value"], "o", color=colour, markersize=4)
-    step = max(1, len(windows) // 8)
-    axes.set_xticks(range(0, len(windows), step), [one["begins"][5:10] for one in windows[::step]])
-    axes.grid(axis="y")
-    axes.set_ylabel(f"{report['unit']} per 1,000")
-    for colour, label in ((BLUE, "expected"), (ORANGE, "came out"), (GREY, "reference")):
-        axes.plot([], [], "o", color=colour, label=label)
-    axes.legend(loc="upper left", ncols=3)
-    return svg(drawn, f"Loss of 1,000 rows by {name}, expected and come out, beside the reference")
-
-# %% ../../../notebooks/12_monitor/75_report.ipynb #93a88391
-def tables(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the tables of the page: `title`, `words`, `columns`, `rows`."""
-    names = dict.fromkeys(one["window"] for one in report["windows"])
-    latest = [[one for one in report["windows"] if one["window"] == name][-1] for name in names]
-    return [
-        *filter(None, [_causes(latest), _latest(latest), _parts(latest), _slices(latest), _moved(report), _log(report)])
-    ]
-
-# %% ../../../notebooks/12_monitor/75_report.ipynb #b47b4b8b
-def _causes(latest: list[dict[str, Any]]) -> dict[str, Any] | None:
-    rows = [
-        [one["window"], cause["kind"], cause["cost"] or "", f"{cause['surprise']:.1g}", cause["words"]]
-        for one in latest
-        for cause in one["causes"]
-    ]
-    words = (
-        "Each explains the symptoms that go with it; the costliest first."
-        if rows
-        else "None: nothing differs by more than is usual."
-    )
-    return {
-        "title": "Causes in the latest windows",
-        "words": words,
-        "rows": rows,
-        "columns": ["window", "cause", "adds to the loss of 1,000", "probability of chance", "why"],
-    }
-
-# %% ../../../notebooks/12_monitor/75_report.ipynb #ccda00f6
-def _latest(latest: list[dict[str, Any]]) -> dict[str, Any]:
-    rows = []
-    for one in latest:
-        lost, expects = (one["lost"] or {}).get("whole"), one["expects"]
-        came = [lost["loss"], lost["change"], shown(lost["usual"])] if lost else ["", "", ""]
-        rows.append(
-            [
-                f"{one['window']}<br>{one['begins'][:16]}",
-                f"{one['rows']:,}",
-                f"{one['known']:,}",
-                expects["loss"] if expects else "",
-                *came,
-            ]
-        )
-    columns = [
-        "window",
-        "rows",
-        "outcomes known",
-        "loss expected",
-        "loss came out",
-        "against the reference",
-        "usual difference",
-    ]
-    return {
-        "title": "The latest windows",
-        "words": EARLY,
-        "rows": [[markup(row[0].replace("T", " ")), *row[1:]] for row in rows],
-        "columns": columns,
-    }
-
-# %% ../../../notebooks/12_monitor/75_report.ipynb #7dcf569d
-def _parts(latest: list[dict[str, Any]]) -> dict[str, Any] | None:
-    rows = [
-        [
-            one["window"],
-            *(one["parts"][name] or "" for name in ("change", "traffic", "shares", "world")),
-            one["parts"]["words"],
-        ]
-        for one in latest
-        if one["parts"]
-    ]
-    words = (
-        "The change of the loss of 1,000 rows: what the inputs explain, what the shares of outcomes add, and what "
-        "remains, which is the world. The parts add up."
-    )
-    return (
-        {
-            "title": "Told apart",
-            "words": words,
-            "rows": rows,
-            "columns": ["window", "change", "traffic", "shares", "world", "in words"],
-        }
-        if rows
-        else None
-    )
-
-# %% ../../../notebooks/12_monitor/75_report.ipynb #21d06e64
-def _slices(latest: list[dict[str, Any]]) -> dict[str, Any] | None:
-    rows = [
-        [
-            one["window"],
-            name,
-            f"{figures['rows']:,}",
-            figures["loss"],
-            figures["change"],
-            f"{one['lost']['beyond'].get(name, 1):.1g}",
-        ]
-        for one in latest
-        if one["lost"]
-        for name, figures in one["lost"]["slices"].items()
-    ]
-    columns = [
-        "window",
-        "slice",
-        "rows",
-        "loss",
-        "against its reference",
-        "probability that it moved no more than all rows",
-    ]
-    return {"title": "By slice", "words": "", "rows": rows, "columns": columns} if rows else None
-
-# %% ../../../notebooks/12_monitor/75_report.ipynb #7f3c9209
-def _moved(report: dict[str, Any], most: int = 15) -> dict[str, Any] | None:
-    rows = [
-        [row["stream"], row["effect"], shown(row["usual"]), f"{row['surprise']:.1g}", f"{100 * row['missing']:+.1f}"]
-        for row in report["streams"][:most]
-    ]
-    columns = ["stream", "shift in sd", "usual up to", "probability of chance", "missing, points"]
-    words = (
-        f"The {len(rows)} of {len(report['streams'])} streams that are farthest beyond what is usual in such windows."
-    )
-    return (
-        {"title": "Inputs and answers in the last window", "words": words, "rows": rows, "columns": columns}
-        if rows
-        else None
-    )
-
-# %% ../../../notebooks/12_monitor/75_report.ipynb #5424fae3
-def _log(report: dict[str, Any]) -> dict[str, Any] | None:
-    log = report["log"]
-    said = {
-        "torn": "lines could not be read",
-        "timeless": "rows have no time that can be read",
-        "future": "rows are of the future, and left out",
-        "twice": "rows have a request id that an earlier row has",
-        "unmatched": "outcomes are of no prediction in the log",
-    }
-    rows = [[f"{log[name]:,}", words] for name, words in said.items() if log[name]]
-    rows += [[f"{times:,}", f"rows of another model, {name}, are left out"] for name, times in log["others"].items()]
-    rows += (
-        [[len(log["unknown"]), f"fields that the contract does not know: {listed(log['unknown'][:5])}"]]
-        if log["unknown"]
-        else []
-    )
-    return (
-        {"title": "What else is in the log", "words": "", "rows": rows, "columns": ["how many", "what"]}
-        if rows
-        else None
-    )
-
-# %% ../../../notebooks/12_monitor/75_report.ipynb #7669379e
+# %% ../../../notebooks/12_monitor/75_report.ipynb #0e159dcb
 def runbook(path: Path, alerts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the entries of the runbook: `anchor`, `title`, `html`, and whether an open alert leads there."""
     wanted, found = {alert["runbook"] for alert in alerts}, []
@@ -334,7 +158,7 @@ def runbook(path: Path, alerts: Sequence[dict[str, Any]]) -> list[dict[str, Any]
         found.append({"anchor": anchor, "title": title.strip(), "html": prose(text), "open": anchor in wanted})
     return found
 
-# %% ../../../notebooks/12_monitor/75_report.ipynb #ca81df04
+# %% ../../../notebooks/12_monitor/75_report.ipynb #681fedd0
 def page(report: dict[str, Any], book: Path) -> str:
     """Return the page, which loads nothing from anywhere.
 

@@ -22,11 +22,8 @@ __all__ = ['KINDS', 'ONE_SIDED', 'Rules', 'Rule', 'rule_of', 'check_rules', 'anc
 # %% ../../../notebooks/12_monitor/63_rule.ipynb #a3922719
 KINDS = {
     "operations": ("errors", "fallback", "models", "refused", "silence"),
-    "quality": ("missing field", "frozen", "outside", "unit", "new value", "doubles"),
-    "traffic": (
-        "field shift", "feature shift", "shift in one field", "shift in several fields", "joint shift",
-        "score shift", "decision shift",
-    ),
+    "quality": ("missing field", "frozen", "late", "outside", "unit", "new value", "doubles"),
+    "traffic": ("field shift", "feature shift", "shift", "joint shift", "score shift", "decision shift"),
     "world": ("label shift", "concept shift", "labels flipped", "loss", "slice loss", "coverage"),
     "age": ("age",),
 }  # fmt: skip

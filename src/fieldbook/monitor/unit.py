@@ -17,7 +17,7 @@ from .traffic import against, shifted
 from ..package.reference import Reference, Stream
 
 # %% auto #0
-__all__ = ['CONVERSIONS', 'FLOOR', 'UNITS', 'GAIN', 'HALF', 'MILD', 'SURE', 'density', 'Converted', 'mixtures', 'away', 'rival',
+__all__ = ['CONVERSIONS', 'FLOOR', 'UNITS', 'GAIN', 'HALF', 'MILD', 'density', 'Converted', 'mixtures', 'away', 'rival',
            'natural', 'converted', 'beyond', 'units']
 
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #e1059245
@@ -139,7 +139,6 @@ def converted(one: Stream, values: np.ndarray) -> Converted | None:
 
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #6ce490f7
 GAIN, HALF, MILD = 1.5, 0.5, 5.0  # nats a row, the part of the distance from training that may stay, a factor
-SURE = 30.0  # nats in all, of a conversion that the contract's unit makes likely
 
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #c6e90487
 def beyond(one: Stream, values: np.ndarray) -> float:
@@ -149,11 +148,7 @@ def beyond(one: Stream, values: np.ndarray) -> float:
 
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #b525c7b8
 def _explains(one: Stream, best: Converted | None, values: np.ndarray, notice: Notice) -> bool:
-    if best is None or best.after >= HALF * best.before or best.share <= notice.share:
-        return False
-    if list(CONVERSIONS).index(best.name) in natural(one):
-        return best.gain * best.share * len(values) > SURE
-    if best.gain <= GAIN:
+    if best is None or best.gain <= GAIN or best.after >= HALF * best.before or best.share <= notice.share:
         return False
     factor = abs(CONVERSIONS[best.name][0])
     return not 1 / MILD < factor < MILD or beyond(one, values) > best.share / 4

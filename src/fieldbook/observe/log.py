@@ -258,9 +258,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
 # %% ../../../notebooks/09_observe/10_log.ipynb #f9671959
 def view(folder: Path, name: str = "predictions") -> str:
     """Return what DuckDB selects from to see a log, as in `duckdb.execute(f"SELECT count(*) FROM {view(logs)}")`."""
-    lines, tables = (
-        [str(path) for path in files(folder, name) if path.suffix == kind] for kind in (".jsonl", ".parquet")
-    )
+    of = lambda kind: [str(path) for path in files(folder, name) if path.suffix == kind]
+    lines, tables = of(".jsonl"), of(".parquet")
     options = "format = 'newline_delimited', ignore_errors = true, union_by_name = true"
     parts = [f"SELECT * FROM read_json({lines}, {options})"] if lines else []
     parts += [f"SELECT * FROM read_parquet({tables}, union_by_name = true)"] if tables else []
