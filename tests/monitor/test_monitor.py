@@ -21,7 +21,7 @@ from fieldbook.core.page import Outside
 from fieldbook.monitor.monitor import main
 from fieldbook.observe.log import compact
 
-BEGINS, TURNS, NOW = "2013-11-04", "2013-11-16", "2013-11-19T06:00"
+BEGINS, TURNS, NOW = "2013-11-04", "2013-11-16", "2013-11-17T06:00"
 
 
 @pytest.fixture(scope="session")
@@ -58,9 +58,9 @@ def told(folder: Path) -> list[dict[str, Any]]:
 def test_a_changed_unit_is_an_alert_that_names_it(report: dict[str, Any], log: Path) -> None:
     opened = [alert for alert in report["alerts"] if alert["rule"] == "unit"]
     assert [alert["streams"] for alert in opened] == [["field:temperature"]], report["alerts"]
-    assert "Fahrenheit to Celsius" in opened[0]["text"] and opened[0]["begins"].startswith(TURNS)
+    assert "Fahrenheit to Celsius" in opened[0]["text"] and opened[0]["ends"] > TURNS
     assert report["verdict"]["state"] == "alarm"
-    before = [one for one in told(log / "monitor") if one["rule"] == "unit" and one["begins"] < TURNS]
+    before = [one for one in told(log / "monitor") if one["rule"] == "unit" and one["ends"] < TURNS]
     assert before == [], "nothing had changed before"
 
 
@@ -164,11 +164,11 @@ def test_what_is_no_log_is_told_in_one_line(few: list[Line], tmp_path: Path, wro
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_a_file_of_requests_is_looked_at_before_it_is_used(sent: list[Line], tmp_path: Path, kind: str) -> None:
     table, path = pd.DataFrame([row["inputs"] for row in sent[:3000]]), tmp_path / f"batch.{kind}"
-    table = table.assign(distance=table["distance"] * 1.609344).drop(columns="seats").assign(moon="full")
+    table = table.assign(temperature=(table["temperature"] - 32) / 1.8).drop(columns="seats").assign(moon="full")
     table.to_csv(path, index=False) if kind == "csv" else table.to_parquet(path)
     found = main(path, None, None, NOW)
     causes = {(cause["kind"], *cause["streams"]) for one in found["windows"] for cause in one["causes"]}
-    assert {("unit", "field:distance"), ("missing field", "field:seats")} <= causes, causes
+    assert {("unit", "field:temperature"), ("missing field", "field:seats")} <= causes, causes
     assert found["log"]["unknown"] == ["moon"] and (tmp_path / f"batch.{kind}.monitor/report.html").exists()
 
 

@@ -5,6 +5,7 @@
 # %% ../../../notebooks/12_monitor/21_batch.ipynb #c8e04931
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # %% auto #0
-__all__ = ['read_file', 'typed', 'read_batch', 'labels']
+__all__ = ['read_file', 'typed', 'read_batch', 'without_times', 'labels']
 
 # %% ../../../notebooks/12_monitor/21_batch.ipynb #add3809e
 def read_file(path: Path) -> pd.DataFrame:
@@ -92,9 +93,15 @@ def read_batch(path: Path, reader: Reader, until: np.datetime64, rows: int = 50_
     made = together(parts)
     told.first, told.last = str(made.time[0]), str(made.time[-1])
     told.outcomes = int((~np.isnan(made.label)).sum())
-    return made, told
+    return (made if "time" in frame else without_times(made, reader)), told
 
-# %% ../../../notebooks/12_monitor/21_batch.ipynb #05846deb
+# %% ../../../notebooks/12_monitor/21_batch.ipynb #fbea9861
+def without_times(rows: Rows, reader: Reader) -> Rows:
+    """Return rows without the streams of how far a time lies from the answer: when these are asked is not known."""
+    lags = {name for name, one in reader.reference.streams.items() if one.lag}
+    return replace(rows, codes={name: codes for name, codes in rows.codes.items() if name not in lags})
+
+# %% ../../../notebooks/12_monitor/21_batch.ipynb #810f82a4
 def _answered(frame: pd.DataFrame, reader: Reader, servable: Servable, until: np.datetime64) -> Rows:
     """Return some requests of a file as rows."""
     request = frame_arrays(typed(frame, reader.manifest.request), reader.manifest.request)
@@ -104,7 +111,7 @@ def _answered(frame: pd.DataFrame, reader: Reader, servable: Servable, until: np
     known = np.where(np.isnan(label), np.datetime64("NaT", "ms"), time)
     return reader.rows(request, outputs, time, ids=ids.astype(str).to_numpy().astype("S80"), label=label, known=known)
 
-# %% ../../../notebooks/12_monitor/21_batch.ipynb #2277d374
+# %% ../../../notebooks/12_monitor/21_batch.ipynb #e7b4f725
 def _times(frame: pd.DataFrame, until: np.datetime64) -> np.ndarray:
     import pandas as pd
 
@@ -114,7 +121,7 @@ def _times(frame: pd.DataFrame, until: np.datetime64) -> np.ndarray:
     times = pd.to_datetime(frame["time"], errors="coerce", utc=True, format="ISO8601").dt.tz_localize(None)
     return times.fillna(pd.Timestamp(now)).to_numpy().astype("datetime64[ms]")
 
-# %% ../../../notebooks/12_monitor/21_batch.ipynb #d45e7dce
+# %% ../../../notebooks/12_monitor/21_batch.ipynb #f4cc8cc6
 def labels(outcome: pd.Series, task: Framing) -> np.ndarray:
     """Return what happened as the framing counts it, (rows,) float32; NaN where it is none of its words.
 

@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..core.interval import Evaluate
 from . import domain
 from .cause import Cause, causes
-from .coverage import Coverage, Seen, coverage, coverage_symptoms, seen_loss
+from .coverage import Coverage, Seen, coverage, coverage_symptoms, effective, seen_loss
 from .expected import Expected, expected
 from .look import inputs, world
 from .notice import Notice
@@ -28,7 +28,7 @@ from ..package.reference import Reference
 from ..scope.framings import AnyFraming
 
 # %% auto #0
-__all__ = ['MOST', 'Against', 'Examined', 'evenly', 'examine']
+__all__ = ['MOST', 'Against', 'Examined', 'evenly', 'examine', 'variety']
 
 # %% ../../../notebooks/12_monitor/74_examine.ipynb #db774dc6
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class Examined:
     parts : what the change is made of.
     shares : of the outcomes, as answers let expect them.
     coverage, drawn : which outcomes are seen, and the loss by rows whose decision was drawn by lot.
+    variety : effective number of values of the decisions and of fields of words: what feedback makes smaller.
     joint : how well rows of the window can be told from the reference's; only where it was asked for.
     """
 
@@ -77,6 +78,7 @@ class Examined:
     shares: Shares | None = None
     coverage: Coverage | None = None
     drawn: Seen | None = None
+    variety: dict[str, float] = field(default_factory=dict)
     joint: domain.Joint | None = None
 
 # %% ../../../notebooks/12_monitor/74_examine.ipynb #e3541366
@@ -131,10 +133,17 @@ def examine(
         parts=parts(rows, reference, task, sure, seed, weight),
         shares=came.shares,
         coverage=covered,
+        variety=variety(rows, reference),
         drawn=seen_loss(rows, task, sure, seed) if (rows.propensity < 1).any() else None,
         joint=joint,
     )
 
-# %% ../../../notebooks/12_monitor/74_examine.ipynb #cfaec6c0
+# %% ../../../notebooks/12_monitor/74_examine.ipynb #e9dcee48
+def variety(rows: Rows, reference: Reference) -> dict[str, float]:
+    """Return the effective number of values of the decisions and of each field of words; see `coverage.effective`."""
+    streams = {name: one for name, one in reference.streams.items() if one.bins.words and name in rows.codes}
+    return {name: effective(one.bins.count(rows.codes[name])) for name, one in streams.items()}
+
+# %% ../../../notebooks/12_monitor/74_examine.ipynb #a18d3748
 def _joint(joint: domain.Joint | None, rows: Rows, window: Window, against: Against) -> list[Symptom]:
     return domain.joint_symptoms(joint, rows, window.name, against.notice.chance) if joint else []

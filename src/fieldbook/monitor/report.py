@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from .shown import picture, tables
 
 from ..core.page import environment, markup, prose, render
 from ..core.words import count, shown
 from .alert import Alert
+from .coverage import effective
 from .examine import Examined
 from .journal import Reader
+from .shown import picture, tables
 from .source import Told
 from .symptom import Figure
 from ..package.judge import Judgement
+from ..package.reference import Reference
 
 # %% auto #0
 __all__ = ['BLIND', 'verdict', 'interval', 'assemble', 'thousand', 'plain', 'runbook', 'page']
@@ -105,6 +107,7 @@ def assemble(
             "begins": reference.begins,
             "ends": reference.ends,
             "loss": thousand(reference.loss),
+            "variety": _variety(reference),
         },
         "log": asdict(told),
         "verdict": verdict(latest, opened, reference.unit),
@@ -114,12 +117,16 @@ def assemble(
         "blind": [*BLIND],
     }
 
-# %% ../../../notebooks/12_monitor/75_report.ipynb #01198fb5
+# %% ../../../notebooks/12_monitor/75_report.ipynb #2c2fadbe
+def _variety(reference: Reference) -> dict[str, float]:
+    return {name: effective(np.array(one.counts)) for name, one in reference.streams.items() if one.bins.words}
+
+# %% ../../../notebooks/12_monitor/75_report.ipynb #2d3e3fa8
 def thousand(loss: dict[str, float | None]) -> dict[str, float | None]:
     """Return the loss of a row as that of 1,000."""
     return {end: value and 1000 * value for end, value in loss.items()}
 
-# %% ../../../notebooks/12_monitor/75_report.ipynb #e89a6ff3
+# %% ../../../notebooks/12_monitor/75_report.ipynb #1337b0b7
 def plain(one: Examined) -> dict[str, Any]:
     """Return what was found in a window, ready for JSON."""
     content = lambda record: record.model_dump(mode="json") if record else None
@@ -132,10 +139,11 @@ def plain(one: Examined) -> dict[str, Any]:
         "known": one.known,
         "causes": [content(cause) for cause in one.causes],
         **{name: content(getattr(one, name)) for name in ("lost", "expects", "parts", "shares", "coverage", "drawn")},
+        "variety": one.variety,
         "joint": joint,
     }
 
-# %% ../../../notebooks/12_monitor/75_report.ipynb #9e8b0538
+# %% ../../../notebooks/12_monitor/75_report.ipynb #20e7dd67
 def _streams(judged: Judgement) -> list[dict[str, Any]]:
     """Return how far each stream of a window is from the reference, the farthest beyond the usual first."""
     found = []
@@ -148,7 +156,7 @@ def _streams(judged: Judgement) -> list[dict[str, Any]]:
         )
     return sorted(found, key=lambda row: abs(row["usual"]) - abs(row["effect"]["value"]))
 
-# %% ../../../notebooks/12_monitor/75_report.ipynb #0e159dcb
+# %% ../../../notebooks/12_monitor/75_report.ipynb #aea4ccd6
 def runbook(path: Path, alerts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the entries of the runbook: `anchor`, `title`, `html`, and whether an open alert leads there."""
     wanted, found = {alert["runbook"] for alert in alerts}, []
@@ -158,7 +166,7 @@ def runbook(path: Path, alerts: Sequence[dict[str, Any]]) -> list[dict[str, Any]
         found.append({"anchor": anchor, "title": title.strip(), "html": prose(text), "open": anchor in wanted})
     return found
 
-# %% ../../../notebooks/12_monitor/75_report.ipynb #681fedd0
+# %% ../../../notebooks/12_monitor/75_report.ipynb #18c35876
 def page(report: dict[str, Any], book: Path) -> str:
     """Return the page, which loads nothing from anywhere.
 

@@ -47,7 +47,18 @@ def tables(report: dict[str, Any]) -> list[dict[str, Any]]:
     names = dict.fromkeys(one["window"] for one in report["windows"])
     latest = [[one for one in report["windows"] if one["window"] == name][-1] for name in names]
     return [
-        *filter(None, [_causes(latest), _latest(latest), _parts(latest), _slices(latest), _moved(report), _log(report)])
+        *filter(
+            None,
+            [
+                _causes(latest),
+                _latest(latest),
+                _parts(latest),
+                _slices(latest),
+                _seen(latest, report),
+                _moved(report),
+                _log(report),
+            ],
+        )
     ]
 
 # %% ../../../notebooks/12_monitor/73_shown.ipynb #3b314b9e
@@ -151,7 +162,21 @@ def _slices(latest: list[dict[str, Any]]) -> dict[str, Any] | None:
     ]
     return {"title": "By slice", "words": "", "rows": rows, "columns": columns} if rows else None
 
-# %% ../../../notebooks/12_monitor/73_shown.ipynb #03a1752c
+# %% ../../../notebooks/12_monitor/73_shown.ipynb #56e0fe15
+def _seen(latest: list[dict[str, Any]], report: dict[str, Any]) -> dict[str, Any] | None:
+    """Return which outcomes are seen, by decision, and how varied decisions are: feedback makes both smaller."""
+    before, rows = report["reference"].get("variety", {}).get("decision"), []
+    for one in latest:
+        now = f"{shown(one['variety'].get('decision', 0))} ({shown(before)} in training)" if before else ""
+        corrected = one["drawn"]["normalised"] if one["drawn"] else ""
+        for word, known in (one["coverage"] or {"known": {}})["known"].items():
+            rows.append([one["window"], word, f"{one['coverage']['rows'][word]:,}", known, now, corrected])
+    columns = ["window", "decision", "ripe rows", "share of outcomes known", "effective number of decisions"]
+    words = "Where the decision decides which outcomes are ever seen, figures above are of those that are seen alone."
+    columns = [*columns, "loss by decisions drawn by lot"]
+    return {"title": "Which outcomes are seen", "words": words, "rows": rows, "columns": columns} if rows else None
+
+# %% ../../../notebooks/12_monitor/73_shown.ipynb #935558f1
 def _moved(report: dict[str, Any], most: int = 15) -> dict[str, Any] | None:
     rows = [
         [row["stream"], row["effect"], shown(row["usual"]), f"{row['surprise']:.1g}", f"{100 * row['missing']:+.1f}"]
@@ -167,7 +192,7 @@ def _moved(report: dict[str, Any], most: int = 15) -> dict[str, Any] | None:
         else None
     )
 
-# %% ../../../notebooks/12_monitor/73_shown.ipynb #61d1393e
+# %% ../../../notebooks/12_monitor/73_shown.ipynb #3af697cb
 def _log(report: dict[str, Any]) -> dict[str, Any] | None:
     log = report["log"]
     said = {

@@ -96,5 +96,5 @@ def error_of(figure: dict[str, float | None]) -> float:
 # %% ../../../notebooks/12_monitor/44_sure.ipynb #3c5a3fb5
 def spanned(rows: Rows, window: str) -> dict[str, Any]:
     """Return the name of a window, when its rows begin and end, and how many they are, as symptoms have them."""
-    ends = [f"{time}Z" for time in rows.time[[0, -1]].astype("datetime64[s]")]
+    ends = [str(time) for time in rows.time[[0, -1]].astype("datetime64[s]")]
     return {"window": window, "begins": ends[0], "ends": ends[1], "rows": len(rows)}

@@ -150,8 +150,8 @@ def beyond(one: Stream, values: np.ndarray) -> float:
 def _explains(one: Stream, best: Converted | None, values: np.ndarray, notice: Notice) -> bool:
     if best is None or best.gain <= GAIN or best.after >= HALF * best.before or best.share <= notice.share:
         return False
-    factor = abs(CONVERSIONS[best.name][0])
-    return not 1 / MILD < factor < MILD or beyond(one, values) > best.share / 4
+    factor, likely = abs(CONVERSIONS[best.name][0]), list(CONVERSIONS).index(best.name) in natural(one)
+    return likely or not 1 / MILD < factor < MILD or beyond(one, values) > best.share / 4
 
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #1d05b95f
 def units(reference: Reference, rows: Rows, window: str, notice: Notice) -> list[Symptom]:
@@ -169,7 +169,7 @@ def units(reference: Reference, rows: Rows, window: str, notice: Notice) -> list
         best = converted(one, values)
         if _explains(one, best, values, notice):
             part = "all" if best.share > 0.95 else f"{best.share:.0%} of the"
-            words = f"{name} is sent {best.name} in {part} rows: converted back, they are spread as in training."
+            words = f"{name} comes converted ({best.name}) in {part} rows: taken back, it is spread as in training."
             size, common = (
                 share(round(best.share * len(values)), len(values), notice.confidence),
                 {"layer": "quality", "kind": "unit"},

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .alert import Alert, alerts
 from ..observe.log import Log, now, records
+from ..serve.secret import secret
 
 if TYPE_CHECKING:
     import httpx
@@ -49,8 +50,12 @@ AGAIN = (408, 425, 429)  # statuses below 500 that another try may help
 
 # %% ../../../notebooks/12_monitor/69_webhook.ipynb #51390419
 def deliver_alerts(folder: Path, seconds: float = 10.0) -> Delivered:
-    """Deliver what is in the outbox of a folder to the address in the environment; nothing if there is none."""
-    url, key = os.environ.get("FIELDBOOK_WEBHOOK", ""), os.environ.get("FIELDBOOK_WEBHOOK_KEY", "").encode()
+    """Deliver what is in the outbox of a folder to the address in the environment; nothing if there is none.
+
+    `FIELDBOOK_WEBHOOK` is the address, `FIELDBOOK_WEBHOOK_KEY`, or the file that `FIELDBOOK_WEBHOOK_KEY_FILE` names,
+    the key of the signature.
+    """
+    url, key = os.environ.get("FIELDBOOK_WEBHOOK", ""), secret("FIELDBOOK_WEBHOOK_KEY")
     return deliver(folder, url, key, seconds) if url else Delivered(0, 0)
 
 # %% ../../../notebooks/12_monitor/69_webhook.ipynb #7c84772f
