@@ -92,6 +92,7 @@ def killed(folder: Path, seen: list[Look], writes: int, part: float) -> int:
     return process.exitcode
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_each_alert_is_told_once(tmp_path: Path) -> None:
     """A run that nobody kills, and runs over more and more windows that are killed again and again, tell the same."""
     seen = looks()
@@ -182,7 +183,7 @@ def test_what_fails_is_tried_again_and_taken_once(tmp_path: Path) -> None:
         assert key == f"{alert['id']}-{alert['event']}" and alert["text"]
 
 
-@pytest.mark.parametrize("what", ["hang", "drip", 500])
+@pytest.mark.parametrize("what", [*(pytest.param(one, marks=pytest.mark.slow) for one in ("hang", "drip")), 500])
 def test_nobody_waits_for_a_receiver(tmp_path: Path, what: Any) -> None:
     """It returns in its time, says what is wrong, and keeps what is left for the next run."""
     due = outbox(tmp_path)

@@ -88,6 +88,7 @@ def test_a_second_look_finds_the_same_and_tells_nothing_twice(report: dict[str, 
     assert after == before
 
 
+@pytest.mark.slow
 def test_a_compacted_log_says_the_same(few: list[Line], tmp_path: Path) -> None:
     plain = main(write(tmp_path / "plain", few), None, None, NOW)
     made = compact(write(tmp_path / "made", few))
@@ -146,7 +147,10 @@ def test_a_number_that_is_text_counts_as_missing(few: list[Line], tmp_path: Path
     assert ("missing field", "field:temperature") in kinds, kinds
 
 
-@pytest.mark.parametrize("wrong", ["nowhere", "empty", "other", "file"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("wrong", ["empty", *(pytest.param(name, marks=SLOW) for name in ("nowhere", "other", "file"))])
 def test_what_is_no_log_is_told_in_one_line(few: list[Line], tmp_path: Path, wrong: str) -> None:
     logs, words = tmp_path / wrong, {"nowhere": "is not there", "empty": "no prediction log", "file": "cannot be read"}
     if wrong == "empty":
@@ -161,7 +165,7 @@ def test_what_is_no_log_is_told_in_one_line(few: list[Line], tmp_path: Path, wro
     assert not (logs / "monitor").exists()
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("kind", ["csv", pytest.param("parquet", marks=SLOW)])
 def test_a_file_of_requests_is_looked_at_before_it_is_used(sent: list[Line], tmp_path: Path, kind: str) -> None:
     table, path = pd.DataFrame([row["inputs"] for row in sent[:3000]]), tmp_path / f"batch.{kind}"
     table = table.assign(temperature=(table["temperature"] - 32) / 1.8).drop(columns="seats").assign(moon="full")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from scratch import Project
-from server import start
+from server import BEARER, start
 
 pytestmark = pytest.mark.slow
 ANSWERS: dict[str, tuple[str, set[str]]] = {  # the metric that only this kind has, and what a caller gets
@@ -34,10 +35,25 @@ def test_another_framing_is_one_word(scratch: Project, tmp_path: Path, framing: 
             always = {"also", "priority", "fallback", "model_version", "request_id", "unseen", "notes"}
             assert set(answer) == fields | always, answer
             assert {name: answer[name] for name in fields} == nearly(sample["answer"])
+        answers = server.client.post("/predict", json=[one["request"] for one in manifest["samples"]] * 50).json()
+        outcomes = [{"request_id": one["request_id"], "outcome": outcome(one)} for one in answers]
+        assert server.client.post("/feedback", json=outcomes, headers=BEARER).status_code == 202
         counted = server.client.get("/metrics").text
         assert ("fieldbook_value_count 3.0" if framing == "minutes" else "fieldbook_predictions_total{") in counted
     finally:
         server.stop(signal.SIGKILL)
+    scratch.do("python", "-m", "fieldbook", "monitor", server.logs, "--to", tmp_path / "found")
+    found = json.loads((tmp_path / "found/report.json").read_text())
+    assert found["log"]["rows"] == 153 and found["log"]["outcomes"] == 150
+    whole = next(one for one in found["windows"] if one["window"] == "all")
+    assert (
+        whole["expects"]["loss"]["low"] <= whole["expects"]["loss"]["value"] and whole["lost"]["whole"]["rows"] == 150
+    )
+
+
+def outcome(answer: dict[str, Any]) -> Any:
+    """Return what may be told to have happened: what was decided, or the value."""
+    return answer["decision"] if "decision" in answer else answer["value"]
 
 
 def nearly(answer: dict[str, Any]) -> dict[str, Any]:
