@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,11 @@ def test_another_framing_is_one_word(scratch: Project, tmp_path: Path, framing: 
         outcomes = [{"request_id": one["request_id"], "outcome": outcome(one)} for one in answers]
         assert server.client.post("/feedback", json=outcomes, headers=BEARER).status_code == 202
         counted = server.client.get("/metrics").text
-        assert ("fieldbook_value_count 3.0" if framing == "minutes" else "fieldbook_predictions_total{") in counted
+        assert ("fieldbook_value_count 153.0" if framing == "minutes" else "fieldbook_predictions_total{") in counted
     finally:
         server.stop(signal.SIGKILL)
-    scratch.do("python", "-m", "fieldbook", "monitor", server.logs, "--to", tmp_path / "found")
+    ripe = f"{datetime.now(UTC) + timedelta(days=9):%Y-%m-%dT%H:%M}"  # so soon after the answer no outcome counts
+    scratch.do("python", "-m", "fieldbook", "monitor", server.logs, "--to", tmp_path / "found", "--now", ripe)
     found = json.loads((tmp_path / "found/report.json").read_text())
     assert found["log"]["rows"] == 153 and found["log"]["outcomes"] == 150
     whole = next(one for one in found["windows"] if one["window"] == "all")
