@@ -1494,6 +1494,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'fieldbook.monitor.shown._parts': ('12_monitor/shown.html#_parts', 'fieldbook/monitor/shown.py'),
                                          'fieldbook.monitor.shown._seen': ('12_monitor/shown.html#_seen', 'fieldbook/monitor/shown.py'),
                                          'fieldbook.monitor.shown._slices': ('12_monitor/shown.html#_slices', 'fieldbook/monitor/shown.py'),
+                                         'fieldbook.monitor.shown.chance': ('12_monitor/shown.html#chance', 'fieldbook/monitor/shown.py'),
                                          'fieldbook.monitor.shown.picture': ('12_monitor/shown.html#picture', 'fieldbook/monitor/shown.py'),
                                          'fieldbook.monitor.shown.tables': ('12_monitor/shown.html#tables', 'fieldbook/monitor/shown.py')},
             'fieldbook.monitor.source': { 'fieldbook.monitor.source.Told': ('12_monitor/source.html#told', 'fieldbook/monitor/source.py'),

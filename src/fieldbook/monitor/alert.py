@@ -74,7 +74,7 @@ def text(cause: Cause, rule: Rule, unit: str) -> str:
     """Return what a person is told: the words of the cause, and a sentence on what it costs and what to do."""
     cost = cause.cost
     price = (
-        f"It adds {cost.value:,.0f} {unit} ({cost.low:,.0f} to {cost.high:,.0f}) to the loss of 1,000 rows"
+        f"The loss of 1,000 rows changes with it by {cost.value:+,.0f} {unit} ({cost.low:+,.0f} to {cost.high:+,.0f})"
         if cost
         else "What it costs cannot be told yet"
     )

@@ -12,12 +12,17 @@ from ..core.plot import BLUE, GREY, ORANGE, figure, svg
 from ..core.words import listed, shown
 
 # %% auto #0
-__all__ = ['EARLY', 'picture', 'tables']
+__all__ = ['EARLY', 'chance', 'picture', 'tables']
 
 # %% ../../../notebooks/12_monitor/73_shown.ipynb #801570f7
 EARLY = "Early outcomes are not like late ones: they are weighed by their chance of being known by now."
 
-# %% ../../../notebooks/12_monitor/73_shown.ipynb #11a3cd45
+# %% ../../../notebooks/12_monitor/73_shown.ipynb #7abe2c0a
+def chance(probability: float) -> str:
+    """Return a probability as people read it; what is too small to tell is not called 0."""
+    return "under 1e-15" if probability < 1e-15 else f"{probability:.1g}"
+
+# %% ../../../notebooks/12_monitor/73_shown.ipynb #05b7ef5d
 def picture(report: dict[str, Any], name: str) -> str:
     """Return the loss over windows of one kind as SVG: what came out, and what was expected."""
     windows = [one for one in report["windows"] if one["window"] == name and (one["lost"] or one["expects"])]
@@ -41,7 +46,7 @@ def picture(report: dict[str, Any], name: str) -> str:
     axes.legend(loc="upper left", ncols=3)
     return svg(drawn, f"Loss of 1,000 rows by {name}, expected and come out, beside the reference")
 
-# %% ../../../notebooks/12_monitor/73_shown.ipynb #507ef930
+# %% ../../../notebooks/12_monitor/73_shown.ipynb #dc1f409d
 def tables(report: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the tables of the page: `title`, `words`, `columns`, `rows`."""
     names = dict.fromkeys(one["window"] for one in report["windows"])
@@ -61,12 +66,13 @@ def tables(report: dict[str, Any]) -> list[dict[str, Any]]:
         )
     ]
 
-# %% ../../../notebooks/12_monitor/73_shown.ipynb #3b314b9e
+# %% ../../../notebooks/12_monitor/73_shown.ipynb #a19edea2
 def _causes(latest: list[dict[str, Any]]) -> dict[str, Any] | None:
     rows = [
-        [one["window"], cause["kind"], cause["cost"] or "", f"{cause['surprise']:.1g}", cause["words"]]
+        [one["window"], cause["kind"], cause["cost"] or "", chance(cause["surprise"]), cause["words"]]
         for one in latest
         for cause in one["causes"]
+        if cause["kind"] != "age" or one is latest[0]
     ]
     words = (
         "Each explains the symptoms that go with it; the costliest first."
@@ -77,10 +83,10 @@ def _causes(latest: list[dict[str, Any]]) -> dict[str, Any] | None:
         "title": "Causes in the latest windows",
         "words": words,
         "rows": rows,
-        "columns": ["window", "cause", "adds to the loss of 1,000", "probability of chance", "why"],
+        "columns": ["window", "cause", "changes the loss of 1,000 by", "probability of chance", "why"],
     }
 
-# %% ../../../notebooks/12_monitor/73_shown.ipynb #08641ade
+# %% ../../../notebooks/12_monitor/73_shown.ipynb #786e33ef
 def _latest(latest: list[dict[str, Any]]) -> dict[str, Any]:
     rows = []
     for one in latest:
@@ -111,7 +117,7 @@ def _latest(latest: list[dict[str, Any]]) -> dict[str, Any]:
         "columns": columns,
     }
 
-# %% ../../../notebooks/12_monitor/73_shown.ipynb #38cda762
+# %% ../../../notebooks/12_monitor/73_shown.ipynb #6a90e796
 def _parts(latest: list[dict[str, Any]]) -> dict[str, Any] | None:
     rows = [
         [
@@ -137,7 +143,7 @@ def _parts(latest: list[dict[str, Any]]) -> dict[str, Any] | None:
         else None
     )
 
-# %% ../../../notebooks/12_monitor/73_shown.ipynb #7eaff2ca
+# %% ../../../notebooks/12_monitor/73_shown.ipynb #74ae3979
 def _slices(latest: list[dict[str, Any]]) -> dict[str, Any] | None:
     rows = [
         [
@@ -146,7 +152,7 @@ def _slices(latest: list[dict[str, Any]]) -> dict[str, Any] | None:
             f"{figures['rows']:,}",
             figures["loss"],
             figures["change"],
-            f"{one['lost']['beyond'].get(name, 1):.1g}",
+            chance(one["lost"]["beyond"].get(name, 1)),
         ]
         for one in latest
         if one["lost"]
@@ -162,7 +168,7 @@ def _slices(latest: list[dict[str, Any]]) -> dict[str, Any] | None:
     ]
     return {"title": "By slice", "words": "", "rows": rows, "columns": columns} if rows else None
 
-# %% ../../../notebooks/12_monitor/73_shown.ipynb #56e0fe15
+# %% ../../../notebooks/12_monitor/73_shown.ipynb #602c57b3
 def _seen(latest: list[dict[str, Any]], report: dict[str, Any]) -> dict[str, Any] | None:
     """Return which outcomes are seen, by decision, and how varied decisions are: feedback makes both smaller."""
     before, rows = report["reference"].get("variety", {}).get("decision"), []
@@ -176,10 +182,10 @@ def _seen(latest: list[dict[str, Any]], report: dict[str, Any]) -> dict[str, Any
     columns = [*columns, "loss by decisions drawn by lot"]
     return {"title": "Which outcomes are seen", "words": words, "rows": rows, "columns": columns} if rows else None
 
-# %% ../../../notebooks/12_monitor/73_shown.ipynb #935558f1
+# %% ../../../notebooks/12_monitor/73_shown.ipynb #abec0502
 def _moved(report: dict[str, Any], most: int = 15) -> dict[str, Any] | None:
     rows = [
-        [row["stream"], row["effect"], shown(row["usual"]), f"{row['surprise']:.1g}", f"{100 * row['missing']:+.1f}"]
+        [row["stream"], row["effect"], shown(row["usual"]), chance(row["surprise"]), f"{100 * row['missing']:+.1f}"]
         for row in report["streams"][:most]
     ]
     columns = ["stream", "shift in sd", "usual up to", "probability of chance", "missing, points"]
@@ -192,7 +198,7 @@ def _moved(report: dict[str, Any], most: int = 15) -> dict[str, Any] | None:
         else None
     )
 
-# %% ../../../notebooks/12_monitor/73_shown.ipynb #3af697cb
+# %% ../../../notebooks/12_monitor/73_shown.ipynb #1e5a8d9f
 def _log(report: dict[str, Any]) -> dict[str, Any] | None:
     log = report["log"]
     said = {
