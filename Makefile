@@ -65,7 +65,7 @@ runs: env  ## look at all that was tried, in MLflow's pages
 lint: env  ## check the style of hand-written code and of notebooks
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check $(HAND_WRITTEN)
 
-HAND_WRITTEN = src/fieldbook/cli.py src/fieldbook/stages.py src/fieldbook/__*.py src/__main__.py src/hydra_plugins \
+HAND_WRITTEN = src/fieldbook/cli.py src/fieldbook/operate.py src/fieldbook/stages.py src/fieldbook/__*.py src/__main__.py src/hydra_plugins \
   src/fieldbook/pages/rivals tests notebooks/conftest.py
 
 lock: env  ## resolve pyproject.toml into requirements.lock and the container's lock

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted(
     path for path in (ROOT / "notebooks").rglob("*.ipynb") if not re.search(r"/[._]", str(path.relative_to(ROOT)))
 )
-HAND_WRITTEN = {"__init__.py", "__main__.py", "cli.py", "stages.py"}
+HAND_WRITTEN = {"__init__.py", "__main__.py", "cli.py", "operate.py", "stages.py"}
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
