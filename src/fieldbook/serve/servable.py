@@ -25,7 +25,7 @@ from .contract import Contract, Request
 from .corrected import corrected
 
 # %% auto #0
-__all__ = ['TOGETHER', 'Graph', 'Watch', 'Unanswered', 'Servable']
+__all__ = ['TOGETHER', 'Graph', 'Watch', 'Unanswered', 'Late', 'Servable']
 
 # %% ../../../notebooks/10_serve/15_servable.ipynb #097d1c4a
 class Graph:
@@ -89,6 +89,10 @@ TOGETHER = 32  # rows from which on several graphs are run side by side: handing
 class Unanswered(Exception):
     """Neither the model nor its fallback gave an answer."""
 
+# %% ../../../notebooks/10_serve/15_servable.ipynb #c41d7e02
+class Late(Exception):
+    """The deadline passed before the model had answered."""
+
 # %% ../../../notebooks/10_serve/15_servable.ipynb #58524137
 class Servable:
     """The champion, ready to answer.
@@ -151,9 +155,28 @@ class Servable:
         """
         features = self.features(request)
         outputs, reason = self._outputs(matrices(features, self.numeric, self.categorical), deadline)
-        if self.corrected:
-            outputs[self.name] = self.corrected(outputs[self.name])
-        return self.kind.answers(Outputs(outputs, reason, features, request))
+        return self.kind.answers(self._corrected(Outputs(outputs, reason, features, request)))
+
+    def attempt(self, request: dict[str, np.ndarray], deadline: float) -> Outputs:
+        """Return what the model's own graphs give; where they fail, nothing answers in their place.
+
+        It touches nothing that other threads use, but the next attempt must wait for the end of this one.
+
+        Raises
+        ------
+        Late
+            If the deadline passed.
+        Exception
+            Whatever else goes wrong.
+        """
+        features = self.features(request)
+        try:
+            outputs = self._asked(matrices(features, self.numeric, self.categorical), deadline)
+        except Exception as error:
+            raise Late if time.monotonic() > deadline else error from error
+        finally:
+            self.watch.watched = None
+        return self._corrected(Outputs(outputs, None, features, request))
 
     def predict(self, request: Request, deadline: float | None = None) -> list[dict[str, Any]]:
         """Return for each row of a request what is answered, without an id."""
@@ -163,20 +186,30 @@ class Servable:
         self, inputs: dict[str, np.ndarray], deadline: float | None
     ) -> tuple[dict[str, np.ndarray], str | None]:
         """Return what the champion's graphs give, or else the fallback's, by framing, and why that was asked."""
-        reason = error = None
         try:
-            if deadline is None:
-                return self._run(inputs, None), None
-            if time.monotonic() < deadline:
-                options = onnxruntime.RunOptions()
-                self.watch.watched = (deadline, options)
-                return self._run(inputs, options), None
-            reason = "late"
+            return self._asked(inputs, deadline), None
+        except Late:
+            reason, error = "late", None
         except Exception as failed:  # whatever it is, the caller is owed an answer
             error, reason = failed, "error" if deadline is None or time.monotonic() < deadline else "late"
         finally:
             self.watch.watched = None
         return {self.name: self._instead(inputs, reason, error)}, reason
+
+    def _asked(self, inputs: dict[str, np.ndarray], deadline: float | None) -> dict[str, np.ndarray]:
+        """Return what the model's graphs give, by framing, if they do so until the deadline."""
+        if deadline is None:
+            return self._run(inputs, None)
+        if time.monotonic() >= deadline:
+            raise Late
+        options = onnxruntime.RunOptions()
+        self.watch.watched = (deadline, options)
+        return self._run(inputs, options)
+
+    def _corrected(self, outputs: Outputs) -> Outputs:
+        if self.corrected:
+            outputs.of[self.name] = self.corrected(outputs.of[self.name])
+        return outputs
 
     def _run(self, inputs: dict[str, np.ndarray], options: onnxruntime.RunOptions | None) -> dict[str, np.ndarray]:
         if self.beside is None or len(next(iter(inputs.values()))) < TOGETHER:
