@@ -84,11 +84,10 @@ class Tally:
             self.failures.add(byte == ord("x") for byte in added)
         return self.failures.too_many
 
-    def close(self) -> None:
-        """Close the file."""
+    def __del__(self) -> None:
+        """Close the file once no request needs it any more."""
         if self.file >= 0:
             os.close(self.file)
-        self.file = -1
 
 # %% ../../../notebooks/10_serve/18_breaker.ipynb #da48d30f
 def without(plan: Plan, version: str) -> Plan:

@@ -25,7 +25,7 @@ from .contract import Contract, Request
 from .corrected import corrected
 
 # %% auto #0
-__all__ = ['TOGETHER', 'Graph', 'Watch', 'Unanswered', 'Late', 'Servable']
+__all__ = ['TOGETHER', 'Graph', 'Watch', 'Unanswered', 'Late', 'check', 'Servable']
 
 # %% ../../../notebooks/10_serve/15_servable.ipynb #097d1c4a
 class Graph:
@@ -69,14 +69,14 @@ class Watch(threading.Thread):
 
     def __init__(self, every: float) -> None:
         super().__init__(name="watch", daemon=True)
-        self.every, self.watched = every, None
+        self.every, self.watched, self.over = every, None, False
         self.start()
 
     watched: tuple[float, onnxruntime.RunOptions] | None
 
     def run(self) -> None:
-        """Look, for ever."""
-        while True:
+        """Look, until it is over."""
+        while not self.over:
             time.sleep(self.every)
             run = self.watched
             if run is not None and time.monotonic() > run[0]:
@@ -93,6 +93,18 @@ class Unanswered(Exception):
 class Late(Exception):
     """The deadline passed before the model had answered."""
 
+# %% ../../../notebooks/10_serve/15_servable.ipynb #d9051cec
+def check(champion: Path) -> None:
+    """Hold the files of a champion against its manifest.
+
+    Raises
+    ------
+    FieldbookError
+        If one is missing or another.
+    """
+    for name, digest in read_manifest(champion).files.items():
+        verified(champion / name, digest)
+
 # %% ../../../notebooks/10_serve/15_servable.ipynb #58524137
 class Servable:
     """The champion, ready to answer.
@@ -108,6 +120,7 @@ class Servable:
     contract : the fields of a request.
     kind : what an answer holds.
     corrected : what corrects the probabilities of the framing that is asked, or None.
+    folder : it came from.
     card : the model card as a page; empty if it came without one.
     failed : what the model raised last, for whoever keeps the log.
 
@@ -120,7 +133,7 @@ class Servable:
     failed: Exception | None = None
 
     def __init__(self, folder: Path, shares: str = "") -> None:
-        self.manifest = manifest = read_manifest(folder)
+        self.folder, self.manifest = folder, (manifest := read_manifest(folder))
         columns = len(manifest.framing.task.columns)
         self.name, self.model = manifest.framing.name, Graph(folder / "model.onnx", manifest.lineage.graph, columns)
         self.also = {name: Graph(folder / f"{name}.onnx", other.graph, 1) for name, other in manifest.also.items()}
@@ -177,6 +190,12 @@ class Servable:
         finally:
             self.watch.watched = None
         return self._corrected(Outputs(outputs, None, features, request))
+
+    def close(self) -> None:
+        """End the threads: nothing more will be asked."""
+        self.watch.over = True
+        if self.beside:
+            self.beside.shutdown(wait=False)
 
     def predict(self, request: Request, deadline: float | None = None) -> list[dict[str, Any]]:
         """Return for each row of a request what is answered, without an id."""
