@@ -86,9 +86,7 @@ def due(since: Since, trigger: Trigger, price: float | None = None) -> list[str]
         If costs are a reason, and nobody has said what a retraining costs.
     """
     if trigger.cost and price is None:
-        raise FieldbookError(
-            "conf: trigger.cost needs retraining.price: say there what a retraining costs, or take cost out"
-        )
+        raise FieldbookError("conf: trigger.cost needs retraining.price: say it, or take cost out")
     if since.days < trigger.rest:
         return []
     reasons = []

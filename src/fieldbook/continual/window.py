@@ -39,8 +39,7 @@ class Retraining(Strict):
     Attributes
     ----------
     window : the days.
-    price : of one retraining, in the unit of the scope's costs: computing, and the people who look at it; None if nobody
-        has said.
+    price : of one retraining, in the unit of the scope's costs: computing, and people's time; None if nobody has said.
     """
 
     window: Lengths
