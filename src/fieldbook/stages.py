@@ -84,6 +84,8 @@ SECTIONS: dict[str, Any] = {
     "measure": "measure.latency:Measure",
     "monitor": "monitor.monitor:Monitor",
     "rules": "monitor.rule:Rules",
+    "retraining": "continual.window:Retraining",
+    "trigger": "continual.trigger:Trigger",
 }
 # What a file of conf/model/ may say beside what builds the model.
 BESIDE: dict[str, Any] = {

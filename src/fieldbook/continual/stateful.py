@@ -111,9 +111,7 @@ def _on(model: Any, inputs: np.ndarray, target: np.ndarray) -> Any:
     if hasattr(model, "partial_fit"):
         return model.partial_fit(inputs, target)
     if missing and isinstance(model, HistGradientBoostingClassifier | LogisticRegression):
-        raise FieldbookError(
-            f"the new rows have no label {min(missing):g}: wait for more of them, or learn from scratch"
-        )
+        raise FieldbookError(f"the new rows have no label {min(missing):g}: wait, or learn from scratch")
     if isinstance(model, HistGradientBoostingClassifier | HistGradientBoostingRegressor):
         return _more_trees(model, inputs, target)
     if isinstance(model, LogisticRegression):
