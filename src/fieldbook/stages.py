@@ -84,7 +84,12 @@ SECTIONS: dict[str, Any] = {
     "measure": "measure.latency:Measure",
     "monitor": "monitor.monitor:Monitor",
     "rules": "monitor.rule:Rules",
+<<<<<<< HEAD
     "verdict": "experiment.horizon:Design",
+=======
+    "retraining": "continual.window:Retraining",
+    "trigger": "continual.trigger:Trigger",
+>>>>>>> mC
 }
 # What a file of conf/model/ may say beside what builds the model.
 BESIDE: dict[str, Any] = {
