@@ -84,6 +84,7 @@ SECTIONS: dict[str, Any] = {
     "measure": "measure.latency:Measure",
     "monitor": "monitor.monitor:Monitor",
     "rules": "monitor.rule:Rules",
+    "rollout": "experiment.rollout:Rollout",
 }
 # What a file of conf/model/ may say beside what builds the model.
 BESIDE: dict[str, Any] = {
