@@ -28,7 +28,7 @@ from fieldbook.monitor.source import (
 )
 from ..package.manifest import Manifest
 from ..scope.column import Column
-from ..scope.framing import Framing
+from ..scope.framing import Binary, Framing
 from ..serve.plan import Plan
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from fieldbook.serve.servable import Servable
 
 # %% auto #0
-__all__ = ['DEALT', 'NOTHING', 'columns', 'control', 'read_rows', 'outputs_of', 'lost', 'hoped', 'expected', 'trial_of',
-           'share_of', 'read_trials', 'paired']
+__all__ = ['DEALT', 'NOTHING', 'columns', 'control', 'read_rows', 'read_past', 'outputs_of', 'lost', 'acted', 'hoped',
+           'asked_again', 'trial_of', 'share_of', 'read_trials', 'paired']
 
 # %% ../../../notebooks/13_experiment/76_journal.ipynb #3528b0a1
 DEALT = {
@@ -54,7 +54,7 @@ DEALT = {
 # %% ../../../notebooks/13_experiment/76_journal.ipynb #c8d009db
 def columns(manifest: Manifest) -> dict[str, str]:
     """Return the DuckDB types of the columns of a log that are read: answer, arm and inputs."""
-    named = dict.fromkeys(("time", "request_id", "fallback"), "VARCHAR")
+    named = dict.fromkeys(("time", "lineage", "request_id", "fallback"), "VARCHAR")
     return {**named, **answer_columns(manifest.framing.task), **DEALT, "inputs": struct(fields(manifest.request))}
 
 # %% ../../../notebooks/13_experiment/76_journal.ipynb #eb0d722b
@@ -73,25 +73,43 @@ def read_rows(logs: Path, manifest: Manifest, plans: Sequence[Plan], until: np.d
     plans : of the test.
     until : later rows and outcomes are of the future.
     """
+    db, now = _with_outcomes(logs, manifest, until)
+    first, last, shadowed = plans[0].number, plans[-1].number, plans[-1].test.way == "shadow"
+    arms = [control(plans[-1]), *([] if shadowed else plans[-1].challengers)]
+    named = ", ".join(f"'{arm}'" for arm in arms)
+    chosen = f"plan BETWEEN {first} AND {last} AND {MOMENT} <= {now}"
+    own = _selected(db, logs, "predictions", manifest, f"{chosen} AND arm IN ({named})")
+    shadow = _selected(db, logs, "shadow", manifest, chosen) if shadowed else None
+    return _joined(db, [one for one in (own, shadow) if one])
+
+# %% ../../../notebooks/13_experiment/76_journal.ipynb #dd490add
+def read_past(logs: Path, manifest: Manifest, until: np.datetime64, most: int = 20_000) -> pd.DataFrame:
+    """Return the last rows that a model answered until a time, as `read_rows` returns those of a test."""
+    db, now = _with_outcomes(logs, manifest, until)
+    mine = f"lineage = '{manifest.lineage.id}' AND {MOMENT} <= {now} ORDER BY {MOMENT} DESC, request_id LIMIT {most}"
+    own = _selected(db, logs, "predictions", manifest, mine)
+    return _joined(db, [own] if own else [])
+
+# %% ../../../notebooks/13_experiment/76_journal.ipynb #7652e3ad
+def _with_outcomes(logs: Path, manifest: Manifest, until: np.datetime64) -> tuple[duckdb.DuckDBPyConnection, int]:
+    """Return a connection with the outcomes until a time in its table `told`, and that time in milliseconds."""
     db, now = connect(), int(until.astype("datetime64[ms]").astype(np.int64))
     db.register("outcomes", outcomes(logs, manifest.framing.task, now, Told()))
     db.execute(
         "CREATE TEMP TABLE told AS SELECT request_id, arg_max(label, time) AS label, min(time) AS known "
         "FROM outcomes GROUP BY request_id"
     )
-    first, last, shadowed = plans[0].number, plans[-1].number, plans[-1].test.way == "shadow"
-    arms = [control(plans[-1]), *([] if shadowed else plans[-1].challengers)]
-    named = ", ".join(f"'{arm}'" for arm in arms)
-    chosen = f"plan BETWEEN {first} AND {last} AND {MOMENT} <= {now}"
-    own = _selected(db, logs, "predictions", manifest, f"{chosen} AND arm IN ({named})")
-    if own is None:
-        return db.sql("SELECT 1 AS time WHERE false").df()
-    shadow = _selected(db, logs, "shadow", manifest, chosen) if shadowed else None
-    both = f"SELECT * FROM ({own}) " + (f"UNION ALL BY NAME SELECT * FROM ({shadow})" if shadow else "")
-    joined = f"SELECT * FROM ({both}) LEFT JOIN told USING (request_id) ORDER BY time, request_id, arm"
-    return db.sql(joined).df()
+    return db, now
 
-# %% ../../../notebooks/13_experiment/76_journal.ipynb #cd794a19
+# %% ../../../notebooks/13_experiment/76_journal.ipynb #99ea6315
+def _joined(db: duckdb.DuckDBPyConnection, selected: Sequence[str]) -> pd.DataFrame:
+    """Return the rows that are selected with their outcomes, in the order of time."""
+    if not selected:
+        return db.sql("SELECT 1 AS time WHERE false").df()
+    both = " UNION ALL BY NAME ".join(f"SELECT * FROM ({one})" for one in selected)
+    return db.sql(f"SELECT * FROM ({both}) LEFT JOIN told USING (request_id) ORDER BY time, request_id, arm").df()
+
+# %% ../../../notebooks/13_experiment/76_journal.ipynb #cef0d161
 def _selected(db: duckdb.DuckDBPyConnection, logs: Path, name: str, manifest: Manifest, where: str) -> str | None:
     """Return SQL that selects rows of a log; None if there is no such log."""
     lines, tables = parts(logs, name)
@@ -102,7 +120,7 @@ def _selected(db: duckdb.DuckDBPyConnection, logs: Path, name: str, manifest: Ma
     source = relation(lines, tables, columns(manifest), db)
     return f"SELECT {', '.join([f'{MOMENT} AS time', *own, *sent])} FROM {source} WHERE {where}"
 
-# %% ../../../notebooks/13_experiment/76_journal.ipynb #95255bc0
+# %% ../../../notebooks/13_experiment/76_journal.ipynb #2a9b70e9
 def _sent(name: str, column: Column) -> str:
     """Return SQL for a request field: a time as a time, all else as it was sent."""
     value = f"inputs.{quoted(name)}"
@@ -110,7 +128,7 @@ def _sent(name: str, column: Column) -> str:
         return value
     return f"TRY_CAST({value} AS TIMESTAMPTZ) AT TIME ZONE 'UTC'" if column.utc else f"TRY_CAST({value} AS TIMESTAMP)"
 
-# %% ../../../notebooks/13_experiment/76_journal.ipynb #b623c783
+# %% ../../../notebooks/13_experiment/76_journal.ipynb #8fc0dc46
 def outputs_of(rows: pd.DataFrame, task: Framing) -> np.ndarray:
     """Return the outputs, (rows, columns), that a log tells."""
     if task.kind in ("binary", "regression"):
@@ -118,7 +136,7 @@ def outputs_of(rows: pd.DataFrame, task: Framing) -> np.ndarray:
     told = rows["probabilities"]
     return np.array([[one[name] for name in task.columns] for one in told], dtype=float).reshape(-1, len(task.columns))
 
-# %% ../../../notebooks/13_experiment/76_journal.ipynb #29995608
+# %% ../../../notebooks/13_experiment/76_journal.ipynb #83b3c68c
 def lost(rows: pd.DataFrame, task: Framing) -> np.ndarray:
     """Return what each row lost, (rows,), by the decision that was given; NaN while its outcome is not known."""
     outputs, label = outputs_of(rows, task).copy(), rows["label"].to_numpy(float)
@@ -131,9 +149,21 @@ def lost(rows: pd.DataFrame, task: Framing) -> np.ndarray:
     loss[known] = task.loss(outputs[known], label[known])
     return loss
 
-# %% ../../../notebooks/13_experiment/76_journal.ipynb #8af2f62c
-def hoped(task: Framing, outputs: np.ndarray) -> np.ndarray:
-    """Return the loss that outputs let expect of their own decision, (rows,); NaN where they do not tell."""
+# %% ../../../notebooks/13_experiment/76_journal.ipynb #653a716e
+def acted(rows: pd.DataFrame, task: Binary) -> np.ndarray:
+    """Return what acting lost beyond not acting, (rows,); NaN where nobody drafted, or nothing is known."""
+    label = rows["label"].to_numpy(float)
+    sure = lambda share: task.loss(np.full((len(rows), 1), share), np.nan_to_num(label))
+    return np.where(np.isfinite(label) & rows["failed"].isna().to_numpy(), sure(1.0) - sure(0.0), np.nan)
+
+# %% ../../../notebooks/13_experiment/76_journal.ipynb #afc1f752
+def hoped(task: Framing, outputs: np.ndarray, way: str = "") -> np.ndarray:
+    """Return the loss that outputs let expect of their own decision, (rows,); NaN where they do not tell.
+
+    Of an interleaving: what they let expect of acting, beyond not acting.
+    """
+    if way == "interleaving":
+        return (1 - outputs[:, 0]) * task.costs.false_alarm - outputs[:, 0] * task.costs.missed
     if task.value:
         return np.full(len(outputs), np.nan)
     if task.costs.given:
@@ -142,48 +172,47 @@ def hoped(task: Framing, outputs: np.ndarray) -> np.ndarray:
     happens = -(share * np.log(share)).sum(axis=1)
     return happens if task.exclusive else happens - ((1 - share) * np.log1p(-share)).sum(axis=1)
 
-# %% ../../../notebooks/13_experiment/76_journal.ipynb #4583a898
-def expected(rows: pd.DataFrame, champion: Servable) -> np.ndarray:
-    """Return the loss to be expected of the champion's decision on each request, (rows,); NaN where none is told."""
+# %% ../../../notebooks/13_experiment/76_journal.ipynb #9731426c
+def asked_again(rows: pd.DataFrame, champion: Servable) -> np.ndarray:
+    """Return what the champion gives for each request, (rows, columns); NaN where the log does not tell a field."""
     request = champion.manifest.request
     if any(column.private for column in request.values()):
-        return np.full(len(rows), np.nan)
+        return np.full((len(rows), len(champion.manifest.framing.task.columns)), np.nan)
     sent = rows[[f"inputs.{name}" for name in request]].set_axis(list(request), axis=1)
     features = champion.features(frame_arrays(sent, request))
-    outputs = champion.model.run(matrices(features, champion.numeric, champion.categorical))
-    return hoped(champion.manifest.framing.task, outputs)
+    return champion.model.run(matrices(features, champion.numeric, champion.categorical))
 
-# %% ../../../notebooks/13_experiment/76_journal.ipynb #72b3dedd
-def trial_of(rows: pd.DataFrame, challenger: str, task: Framing, hard: np.ndarray, share: float) -> Trial:
+# %% ../../../notebooks/13_experiment/76_journal.ipynb #4b9e2cf3
+def trial_of(rows: pd.DataFrame, champion: Servable, plan: Plan, challenger: str) -> Trial:
     """Return the trial of a challenger.
 
     Parameters
     ----------
-    rows : of the test, as `read_rows` returns them.
+    rows : of the test, as `read_rows` returns them; a shadow's in pairs.
+    champion : of the test.
+    plan : the last one of the test.
     challenger : version.
-    hard : (rows,) the loss to be expected.
-    share : of the compared units that are dealt to the challenger.
     """
-    theirs = rows["arm"].to_numpy(object)
-    mine = np.flatnonzero((theirs == challenger) | np.isin(theirs, ["baseline", "champion"]))
-    some = rows.iloc[mine]
-    unit = some["unit"].fillna(some["request_id"]).to_numpy(object)
-    return Trial(
-        treated=theirs[mine] == challenger,
-        time=some["time"].to_numpy("datetime64[ms]"),
-        unit=np.unique(unit.astype(str), return_inverse=True)[1] if len(some) else np.zeros(0, int),
-        loss=lost(some, task),
-        known=some["known"].astype("Int64").fillna(NOTHING).to_numpy(np.int64).astype("datetime64[ms]"),
-        expected=hard[mine],
-        failed=(some["failed"].notna() | some["fallback"].notna()).to_numpy(bool),
-        milliseconds=some["model_ms"].to_numpy(float),
-        share=share,
-    )
+    theirs, task, way = rows["arm"].to_numpy(object), champion.manifest.framing.task, plan.test.way
+    some = rows[np.isin(theirs, [challenger, control(plan)])]
+    unit = some["unit"].fillna(some["request_id"]).to_numpy(object).astype(str)
+    known = some["known"].astype("Int64").fillna(NOTHING).to_numpy(np.int64)
+    columns = {
+        "treated": some["arm"].to_numpy(object) == challenger,
+        "time": some["time"].to_numpy(np.int64).astype("datetime64[ms]"),
+        "unit": np.unique(unit, return_inverse=True)[1].reshape(-1),
+        "loss": acted(some, task) if way == "interleaving" else lost(some, task),
+        "known": known.astype("datetime64[ms]"),
+        "expected": hoped(task, asked_again(some, champion), way),
+        "failed": (some["failed"].notna() | some["fallback"].notna()).to_numpy(bool),
+        "milliseconds": some["model_ms"].to_numpy(float),
+    }
+    return Trial(**columns, share=share_of(plan, challenger))
 
-# %% ../../../notebooks/13_experiment/76_journal.ipynb #fed2e447
+# %% ../../../notebooks/13_experiment/76_journal.ipynb #39dceebf
 NOTHING = int(np.datetime64("NaT", "ms").astype(np.int64))  # a time that is not
 
-# %% ../../../notebooks/13_experiment/76_journal.ipynb #7e7958e4
+# %% ../../../notebooks/13_experiment/76_journal.ipynb #3b26219a
 def share_of(plan: Plan, challenger: str) -> float:
     """Return the share of the compared units that are dealt to a challenger: half, if it has a baseline."""
     shares = plan.test.shares if plan.test else {}
@@ -191,7 +220,7 @@ def share_of(plan: Plan, challenger: str) -> float:
         return 0.5
     return shares[challenger] / (shares[challenger] + 1 - sum(shares.values()))
 
-# %% ../../../notebooks/13_experiment/76_journal.ipynb #686d74dd
+# %% ../../../notebooks/13_experiment/76_journal.ipynb #19037073
 def read_trials(logs: Path, champion: Servable, plans: Sequence[Plan], until: np.datetime64) -> dict[str, Trial]:
     """Return the trial of each challenger of a test, from the log.
 
@@ -207,10 +236,9 @@ def read_trials(logs: Path, champion: Servable, plans: Sequence[Plan], until: np
         return {}
     if plans[-1].test.way == "shadow":
         rows = paired(rows, champion.manifest.framing.task)
-    task, hard = champion.manifest.framing.task, expected(rows, champion)
-    return {one: trial_of(rows, one, task, hard, share_of(plans[-1], one)) for one in plans[-1].challengers}
+    return {one: trial_of(rows, champion, plans[-1], one) for one in plans[-1].challengers}
 
-# %% ../../../notebooks/13_experiment/76_journal.ipynb #4d88a7bb
+# %% ../../../notebooks/13_experiment/76_journal.ipynb #fe3d8237
 def paired(rows: pd.DataFrame, task: Framing) -> pd.DataFrame:
     """Return the rows of a shadow's test that both were asked, with time and inputs of the one that was returned.
 
