@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['DEALT', 'NOTHING', 'columns', 'control', 'read_rows', 'read_past', 'outputs_of', 'lost', 'acted', 'hoped',
-           'asked_again', 'trial_of', 'share_of', 'read_trials', 'paired']
+           'asked_again', 'trial_of', 'share_of', 'trials_of', 'read_trials', 'paired']
 
 # %% ../../../notebooks/13_experiment/76_journal.ipynb #3528b0a1
 DEALT = {
@@ -207,6 +207,8 @@ def trial_of(rows: pd.DataFrame, champion: Servable, plan: Plan, challenger: str
         "failed": (some["failed"].notna() | some["fallback"].notna()).to_numpy(bool),
         "milliseconds": some["model_ms"].to_numpy(float),
     }
+    if way == "bandit":  # its shares change from plan to plan
+        columns["weight"] = 1 / some["arm_propensity"].to_numpy(float)
     return Trial(**columns, share=share_of(plan, challenger))
 
 # %% ../../../notebooks/13_experiment/76_journal.ipynb #39dceebf
@@ -220,9 +222,23 @@ def share_of(plan: Plan, challenger: str) -> float:
         return 0.5
     return shares[challenger] / (shares[challenger] + 1 - sum(shares.values()))
 
-# %% ../../../notebooks/13_experiment/76_journal.ipynb #19037073
+# %% ../../../notebooks/13_experiment/76_journal.ipynb #0fe8b0a9
+def trials_of(rows: pd.DataFrame, champion: Servable, plan: Plan) -> dict[str, Trial]:
+    """Return the trial of each challenger of a test.
+
+    Parameters
+    ----------
+    rows : of the test, as `read_rows` returns them.
+    champion : of the test.
+    plan : the last one of the test.
+    """
+    if plan.test.way == "shadow":
+        rows = paired(rows, champion.manifest.framing.task)
+    return {one: trial_of(rows, champion, plan, one) for one in plan.challengers}
+
+# %% ../../../notebooks/13_experiment/76_journal.ipynb #644542b2
 def read_trials(logs: Path, champion: Servable, plans: Sequence[Plan], until: np.datetime64) -> dict[str, Trial]:
-    """Return the trial of each challenger of a test, from the log.
+    """Return the trial of each challenger of a test, from the log; none while nobody was dealt anything.
 
     Parameters
     ----------
@@ -232,13 +248,9 @@ def read_trials(logs: Path, champion: Servable, plans: Sequence[Plan], until: np
     until : later rows and outcomes are of the future.
     """
     rows = read_rows(logs, champion.manifest, plans, until)
-    if not len(rows):
-        return {}
-    if plans[-1].test.way == "shadow":
-        rows = paired(rows, champion.manifest.framing.task)
-    return {one: trial_of(rows, champion, plans[-1], one) for one in plans[-1].challengers}
+    return trials_of(rows, champion, plans[-1]) if len(rows) else {}
 
-# %% ../../../notebooks/13_experiment/76_journal.ipynb #fe3d8237
+# %% ../../../notebooks/13_experiment/76_journal.ipynb #2761704e
 def paired(rows: pd.DataFrame, task: Framing) -> pd.DataFrame:
     """Return the rows of a shadow's test that both were asked, with time and inputs of the one that was returned.
 

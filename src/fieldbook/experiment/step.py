@@ -72,7 +72,7 @@ def step(
     """
     evidence = {"verdicts": {name: one.model_dump(mode="json") for name, one in verdicts.items()}}
     of = lambda *states: [name for name in plan.challengers if name in verdicts and verdicts[name].state in states]
-    why = lambda names: "; ".join(f"{verdicts[name].state}: {verdicts[name].why}" for name in names)
+    why = lambda names: " ".join(verdicts[name].why for name in names)
     if gone := of(*ENDS):
         return following(plan, why(gone), who, when, evidence, test=without(plan, gone))
     if better := of("promote"):
