@@ -58,14 +58,19 @@ WHO = option("who decides; user@host if not given")
 def decided(plan: Any, models: Path) -> None:
     """Say what a plan changes; then let the registry follow."""
     plans = at("experiment.change:history")(models)
-    print(f"plan {plan.number}: {at('experiment.change:changed')(plan, plans[-2] if len(plans) > 1 else None)}", flush=True)
+    print(
+        f"plan {plan.number}: {at('experiment.change:changed')(plan, plans[-2] if len(plans) > 1 else None)}",
+        flush=True,
+    )
     print(at("experiment.registry:align")(Path(), plans, at("experiment.rollout:title")(models, plan)))
 
 
 @rollout.command()
 def start(
     model: Annotated[str, typer.Argument(metavar="VERSION|FOLDER", help="of the model that is to be tried")],
-    way: Annotated[str | None, option("shadow, canary, ab, interleaving or bandit; as conf/ has it if not given")] = None,
+    way: Annotated[
+        str | None, option("shadow, canary, ab, interleaving or bandit; as conf/ has it if not given")
+    ] = None,
     share: Annotated[float | None, option("of the units that the challenger answers")] = None,
     by: Annotated[list[str] | None, option("a field of a request that names an entity; may be given again")] = None,
     first: Annotated[int | None, option("of interleaving: rows of a request that are acted on")] = None,
@@ -82,8 +87,8 @@ def start(
 
 @rollout.command()
 def promote(
+    why: Annotated[str, typer.Option(help="in a sentence")],
     model: Annotated[str | None, typer.Argument(metavar="VERSION|FOLDER", help="what is tried if not given")] = None,
-    why: Annotated[str, typer.Option(help="in a sentence")] = ...,
     who: Annotated[str | None, WHO] = None,
     models: Annotated[Path | None, MODELS] = None,
 ) -> None:
@@ -94,7 +99,7 @@ def promote(
 
 @rollout.command()
 def back(
-    why: Annotated[str, typer.Option(help="in a sentence")] = ...,
+    why: Annotated[str, typer.Option(help="in a sentence")],
     who: Annotated[str | None, WHO] = None,
     models: Annotated[Path | None, MODELS] = None,
 ) -> None:
@@ -111,4 +116,4 @@ def status(
 ) -> None:
     """Say who answers, what is tried, what its log says so far, and who decided what, when and why."""
     folder = at("experiment.models:folder_of")(models)
-    at("experiment.rollout:status")(folder, logs, Path(), now)
+    at("experiment.status:status")(folder, logs, Path(), now)

@@ -15,11 +15,11 @@ from .. import FieldbookError
 from ..core.strict import Strict
 from .change import begun, changed, history, instant, promoted, somebody, taken_back, tried
 from .models import check_fits, find, put, whole
-from ..package.manifest import Manifest, champion_folder
+from ..package.manifest import Manifest, champion_folder, read_manifest
 from ..serve.plan import Plan, current, write_plan
 
 # %% auto #0
-__all__ = ['Rollout', 'test_of', 'check_test', 'answering', 'start', 'promote', 'back', 'lines']
+__all__ = ['Rollout', 'test_of', 'check_test', 'answering', 'start', 'promote', 'back', 'title', 'lines']
 
 # %% ../../../notebooks/13_experiment/80_rollout.ipynb #e557c778
 class Rollout(Strict):
@@ -189,7 +189,13 @@ def back(
     write_plan(models, told)
     return told
 
-# %% ../../../notebooks/13_experiment/80_rollout.ipynb #5d8a7d8b
+# %% ../../../notebooks/13_experiment/80_rollout.ipynb #959cac4f
+def title(models: Path, plan: Plan) -> str:
+    """Return the name of the problem, under which the registry knows its models."""
+    held = models / plan.champion
+    return read_manifest(held if held.is_dir() else champion_folder()).name
+
+# %% ../../../notebooks/13_experiment/80_rollout.ipynb #43152d1e
 def lines(plans: Sequence[Plan], models: Path, most: int = 20) -> list[str]:
     """Return for people who answers, what is tried, and what was decided when, by whom and why."""
     if not plans:
