@@ -85,6 +85,7 @@ SECTIONS: dict[str, Any] = {
     "monitor": "monitor.monitor:Monitor",
     "rules": "monitor.rule:Rules",
     "rollout": "experiment.rollout:Rollout",
+    "verdict": "experiment.horizon:Design",
 }
 # What a file of conf/model/ may say beside what builds the model.
 BESIDE: dict[str, Any] = {

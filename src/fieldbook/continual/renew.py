@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,12 +18,13 @@ from .retrain import retrain
 from .trigger import Since, Trigger, due
 from .window import Retraining
 from ..core.section import section
+from ..experiment.change import instant
 from ..experiment.horizon import Design
 from ..experiment.judge import horizon_of
 from ..experiment.rollout import Rollout, answering, start
 from ..monitor.alert import alerts, still_open
 from ..monitor.source import MOMENT, connect, parts, relation
-from ..package.manifest import champion_folder
+from ..package.manifest import Manifest, champion_folder
 from ..package.reference import read_reference
 from ..serve.plan import Plan
 from ..serve.servable import Servable
@@ -57,11 +60,9 @@ def labels_since(logs: Path, since: np.datetime64, until: np.datetime64) -> int:
 def happened(logs: Path, folder: Path, now: np.datetime64) -> Since:
     """Return what has happened since the model was learnt, from diary, log and monitor."""
     since = learnt(logs, folder)
-    opened = (
-        sorted({alert.rule for alert in still_open(alerts(logs / "monitor"))}) if (logs / "monitor").is_dir() else []
-    )
+    told = still_open(alerts(logs / "monitor")) if (logs / "monitor").is_dir() else []
     labels = labels_since(logs, since, now) if logs.is_dir() else 0
-    return Since(days=round(float((now - since) / np.timedelta64(1, "D")), 3), labels=labels, alerts=opened)
+    return Since(days=round(float((now - since) / np.timedelta64(1, "D")), 3), labels=labels, alerts=sorted({alert.rule for alert in told}))
 
 # %% ../../../notebooks/14_continual/86_renew.ipynb #08ccd2d2
 def renew(logs: Path, models: Path, plans: Sequence[Plan], now: np.datetime64) -> str:
@@ -117,11 +118,8 @@ def begin(logs: Path, models: Path, plans: Sequence[Plan], now: np.datetime64) -
         return "nothing to begin"
     manifest = answering(models, plans[-1] if plans else None)
     before = Plan(number=1, champion=manifest.version, who="tick", when=when, why="a test begins")
-    long = (
-        horizon_of(logs, Servable(models / manifest.version), [before], None, section("verdict", Design))
-        if logs.is_dir()
-        else None
-    )
+    champion, design = Servable(models / manifest.version), section("verdict", Design)
+    long = horizon_of(logs, champion, [before], None, design) if logs.is_dir() else None
     evidence = {"learnt": noted(logs, "learn")[-1]} | ({"horizon": long.model_dump(mode="json")} if long else {})
     why = "learnt anew: " + "; ".join(noted(logs, "learn")[-1]["reasons"])
     plan = start(version, models, section("rollout", Rollout), why=why, who="tick", when=when, evidence=evidence)

@@ -15,7 +15,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from .. import FieldbookError
-from .diary import note, noted
+from .diary import diary, note, noted
 from .intake import take_in
 from .renew import begin, renew
 from ..core.files import digest
@@ -76,8 +76,10 @@ def steps(project: Path, logs: Path, models: Path, now: np.datetime64) -> Iterat
     yield "rollout", lambda: roll(logs, models, now)
     yield "registry", lambda: enter(logs, models, project, now)
 
-# %% ../../../notebooks/14_continual/90_tick.ipynb #e455fff3
-def tick(now: str | None, logs: Path, models: Path, project: Path = Path(), tell: Callable[[str], None] = print) -> bool:
+# %% ../../../notebooks/14_continual/90_tick.ipynb #5ee4e11d
+def tick(
+    now: str | None, logs: Path, models: Path, project: Path = Path(), tell: Callable[[str], None] = print
+) -> bool:
     """Do what is missing, under a lock; return whether every step succeeded. It must run in the project's root.
 
     Parameters
@@ -88,10 +90,10 @@ def tick(now: str | None, logs: Path, models: Path, project: Path = Path(), tell
     tell : takes a line for each step.
     """
     until, good = moment(now), True
-    logs.mkdir(parents=True, exist_ok=True)
+    diary(logs).parent.mkdir(parents=True, exist_ok=True)
     models.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(logs / ".tick.lock", timeout=0):
+        with FileLock(diary(logs).with_name("lock"), timeout=0):
             for name, step in steps(project, logs, models, until):
                 try:
                     tell(f"{name:<9}{step()}")

@@ -66,7 +66,15 @@ def following(
         raise FieldbookError(explain(error, f"plan {told['number']}")) from None
 
 # %% ../../../notebooks/13_experiment/72_change.ipynb #040645f9
-def begun(plan: Plan | None, champion: str, test: Mapping[str, Any], why: str, who: str, when: str) -> Plan:
+def begun(
+    plan: Plan | None,
+    champion: str,
+    test: Mapping[str, Any],
+    why: str,
+    who: str,
+    when: str,
+    evidence: Mapping[str, Any] = {},
+) -> Plan:
     """Return the plan in which a test begins.
 
     Parameters
@@ -86,7 +94,7 @@ def begun(plan: Plan | None, champion: str, test: Mapping[str, Any], why: str, w
         )
     kept = plan.salt if plan and plan.holdout else str(plan.number + 1 if plan else 1)
     changes = {"test": dict(test), "salt": kept} | ({} if plan else {"champion": champion})
-    return following(plan, why, who, when, **changes)
+    return following(plan, why, who, when, evidence, **changes)
 
 # %% ../../../notebooks/13_experiment/72_change.ipynb #3b29ca51
 def promoted(

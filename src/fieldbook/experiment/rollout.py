@@ -120,6 +120,7 @@ def start(
     why: str = "to be tried",
     who: str | None = None,
     when: str | None = None,
+    evidence: Mapping[str, Any] = {},
 ) -> Plan:
     """Begin to try a model; return the plan.
 
@@ -129,7 +130,7 @@ def start(
     models : folder of models.
     settings : of how a model is tried.
     way, share, by, first : of the test; as the settings have it if not given.
-    why, who, when : of the plan.
+    why, who, when, evidence : of the plan.
 
     Raises
     ------
@@ -139,7 +140,7 @@ def start(
     plan = current(models)
     champion, one = answering(models, plan), find(word, models)
     test = test_of(way or settings.way, one.version, settings, share, by, first)
-    told = begun(plan, champion.version, test, why, who or somebody(), when or instant())
+    told = begun(plan, champion.version, test, why, who or somebody(), when or instant(), evidence)
     check_test(told, one, champion)
     write_plan(models, told)
     return told

@@ -30,6 +30,7 @@ class Trial:
     failed : (rows,) bool: the model that was dealt did not answer.
     milliseconds : (rows,) float: what the model took.
     share : of the compared units that are dealt to the challenger, as planned.
+    weight : (rows,) one over the probability with which a row met its arm, where that changed; None if it did not.
     """
 
     treated: np.ndarray
@@ -41,6 +42,7 @@ class Trial:
     failed: np.ndarray
     milliseconds: np.ndarray
     share: float = 0.5
+    weight: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Return how many rows there are."""
