@@ -44,6 +44,21 @@ def monitor(
 
 
 @app.command()
+def retrain(
+    day: Annotated[str | None, option("the first day that is not known yet, UTC; today if not given", "--at")] = None,
+    stateful: Annotated[bool, option("go on from the champion's state, and not from scratch", "--stateful")] = False,
+) -> None:
+    """Learn the champion's model anew on what is known, and put it into models/ if the gate lets it."""
+    at("continual.retrain:main")(day, stateful)
+
+
+@app.command()
+def policies() -> None:
+    """Hold ways of keeping the model fresh against one another, on the months since -> logs/policies/."""
+    at("continual.policies:main")()
+
+
+@app.command()
 def study(quick: Annotated[bool, typer.Option("--quick", help="a tenth of it, and only printed")] = False) -> None:
     """Plant faults into real weeks and count what the monitor finds -> tests/monitor/error_rates.json."""
     at("monitor.study:main")(quick)

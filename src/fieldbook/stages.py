@@ -86,6 +86,8 @@ SECTIONS: dict[str, Any] = {
     "rules": "monitor.rule:Rules",
     "rollout": "experiment.rollout:Rollout",
     "verdict": "experiment.horizon:Design",
+    "retraining": "continual.window:Retraining",
+    "trigger": "continual.trigger:Trigger",
 }
 # What a file of conf/model/ may say beside what builds the model.
 BESIDE: dict[str, Any] = {
