@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,13 +16,12 @@ from .retrain import retrain
 from .trigger import Since, Trigger, due
 from .window import Retraining
 from ..core.section import section
-from ..experiment.change import instant
 from ..experiment.horizon import Design
 from ..experiment.judge import horizon_of
 from ..experiment.rollout import Rollout, answering, start
 from ..monitor.alert import alerts, still_open
 from ..monitor.source import MOMENT, connect, parts, relation
-from ..package.manifest import Manifest, champion_folder
+from ..package.manifest import champion_folder
 from ..package.reference import read_reference
 from ..serve.plan import Plan
 from ..serve.servable import Servable
@@ -62,7 +59,11 @@ def happened(logs: Path, folder: Path, now: np.datetime64) -> Since:
     since = learnt(logs, folder)
     told = still_open(alerts(logs / "monitor")) if (logs / "monitor").is_dir() else []
     labels = labels_since(logs, since, now) if logs.is_dir() else 0
-    return Since(days=round(float((now - since) / np.timedelta64(1, "D")), 3), labels=labels, alerts=sorted({alert.rule for alert in told}))
+    return Since(
+        days=round(float((now - since) / np.timedelta64(1, "D")), 3),
+        labels=labels,
+        alerts=sorted({alert.rule for alert in told}),
+    )
 
 # %% ../../../notebooks/14_continual/86_renew.ipynb #08ccd2d2
 def renew(logs: Path, models: Path, plans: Sequence[Plan], now: np.datetime64) -> str:

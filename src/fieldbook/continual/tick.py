@@ -5,7 +5,6 @@
 # %% ../../../notebooks/14_continual/90_tick.ipynb #ef74f33b
 from __future__ import annotations
 
-
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from io import StringIO
