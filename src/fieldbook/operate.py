@@ -132,3 +132,13 @@ def status(
     """Say who answers, what is tried, what its log says so far, and who decided what, when and why."""
     folder = at("experiment.models:folder_of")(models)
     at("experiment.status:status")(folder, logs, Path(), now)
+
+
+@app.command()
+def tick(
+    logs: Annotated[Path, option("folder of the prediction log")] = Path("logs"),
+    models: Annotated[Path | None, MODELS] = None,
+    now: Annotated[str | None, option("the time of the tick, UTC, as in 2013-11-02T08:00")] = None,
+) -> None:
+    """Do what is missing: take in what is new, monitor, learn anew if due, try what passed, judge what is tried."""
+    at("continual.tick:main")(now, logs, at("experiment.models:folder_of")(models))
