@@ -62,3 +62,83 @@ def policies() -> None:
 def study(quick: Annotated[bool, typer.Option("--quick", help="a tenth of it, and only printed")] = False) -> None:
     """Plant faults into real weeks and count what the monitor finds -> tests/monitor/error_rates.json."""
     at("monitor.study:main")(quick)
+
+
+rollout = typer.Typer(no_args_is_help=True, help="Who answers: try a model, promote it, take it back, look.")
+app.add_typer(rollout, name="rollout")
+MODELS = option("folder of models; FIELDBOOK_MODELS, or models/, if not given")
+WHO = option("who decides; user@host if not given")
+
+
+def decided(plan: Any, models: Path) -> None:
+    """Say what a plan changes; then let the registry follow."""
+    plans = at("experiment.change:history")(models)
+    print(
+        f"plan {plan.number}: {at('experiment.change:changed')(plan, plans[-2] if len(plans) > 1 else None)}",
+        flush=True,
+    )
+    print(at("experiment.registry:align")(Path(), plans, at("experiment.rollout:title")(models, plan)))
+
+
+@rollout.command()
+def start(
+    model: Annotated[str, typer.Argument(metavar="VERSION|FOLDER", help="of the model that is to be tried")],
+    way: Annotated[
+        str | None, option("shadow, canary, ab, interleaving or bandit; as conf/ has it if not given")
+    ] = None,
+    share: Annotated[float | None, option("of the units that the challenger answers")] = None,
+    by: Annotated[list[str] | None, option("a field of a request that names an entity; may be given again")] = None,
+    first: Annotated[int | None, option("of interleaving: rows of a request that are acted on")] = None,
+    why: Annotated[str, option("in a sentence")] = "to be tried",
+    who: Annotated[str | None, WHO] = None,
+    models: Annotated[Path | None, MODELS] = None,
+) -> None:
+    """Try a model beside the champion."""
+    folder = at("experiment.models:folder_of")(models)
+    settings = at("core.section:section")("rollout", at("experiment.rollout:Rollout"))
+    plan = at("experiment.rollout:start")(model, folder, settings, way, share, by or [], first, why, who)
+    decided(plan, folder)
+
+
+@rollout.command()
+def promote(
+    why: Annotated[str, typer.Option(help="in a sentence")],
+    model: Annotated[str | None, typer.Argument(metavar="VERSION|FOLDER", help="what is tried if not given")] = None,
+    who: Annotated[str | None, WHO] = None,
+    models: Annotated[Path | None, MODELS] = None,
+) -> None:
+    """Let a model answer everything, from now on."""
+    folder = at("experiment.models:folder_of")(models)
+    decided(at("experiment.rollout:promote")(folder, model, why, who), folder)
+
+
+@rollout.command()
+def back(
+    why: Annotated[str, typer.Option(help="in a sentence")],
+    who: Annotated[str | None, WHO] = None,
+    models: Annotated[Path | None, MODELS] = None,
+) -> None:
+    """Take back what is tried, or else the last promotion; asked again, go further back."""
+    folder = at("experiment.models:folder_of")(models)
+    decided(at("experiment.rollout:back")(folder, why, who), folder)
+
+
+@rollout.command()
+def status(
+    logs: Annotated[Path, option("folder of the prediction log")] = Path("logs"),
+    models: Annotated[Path | None, MODELS] = None,
+    now: Annotated[str | None, option("the time of looking, UTC")] = None,
+) -> None:
+    """Say who answers, what is tried, what its log says so far, and who decided what, when and why."""
+    folder = at("experiment.models:folder_of")(models)
+    at("experiment.status:status")(folder, logs, Path(), now)
+
+
+@app.command()
+def tick(
+    logs: Annotated[Path, option("folder of the prediction log")] = Path("logs"),
+    models: Annotated[Path | None, MODELS] = None,
+    now: Annotated[str | None, option("the time of the tick, UTC, as in 2013-11-02T08:00")] = None,
+) -> None:
+    """Do what is missing: take in what is new, monitor, learn anew if due, try what passed, judge what is tried."""
+    at("continual.tick:main")(now, logs, at("experiment.models:folder_of")(models))
