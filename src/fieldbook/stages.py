@@ -84,19 +84,10 @@ SECTIONS: dict[str, Any] = {
     "measure": "measure.latency:Measure",
     "monitor": "monitor.monitor:Monitor",
     "rules": "monitor.rule:Rules",
-<<<<<<< HEAD
-<<<<<<< HEAD
-    "verdict": "experiment.horizon:Design",
-=======
-    "retraining": "continual.window:Retraining",
-    "trigger": "continual.trigger:Trigger",
->>>>>>> mC
-=======
     "rollout": "experiment.rollout:Rollout",
     "verdict": "experiment.horizon:Design",
     "retraining": "continual.window:Retraining",
     "trigger": "continual.trigger:Trigger",
->>>>>>> mD
 }
 # What a file of conf/model/ may say beside what builds the model.
 BESIDE: dict[str, Any] = {

@@ -13,9 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from .experiment import commit_of, git, run, take_out
-
 from .. import FieldbookError
+from .experiment import commit_of, git, run, take_out
 from .window import Retraining, window
 from ..core.files import digest, drafted, replace
 from ..core.section import section

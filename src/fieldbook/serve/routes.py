@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from .change import change, follows
-
 from ..observe import counters, dashboard
 from ..observe.counters import TALLIES
 from . import api, secret
 from .call import ENCODE, Answer, Call, failure
+from .change import change, follows
 from .predict import predict
 from .worker import Worker
 
