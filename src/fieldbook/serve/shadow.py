@@ -66,7 +66,7 @@ class Shadows:
     Parameters
     ----------
     logs : folder of the log.
-    seconds : a request has; it is long, for nobody waits.
+    seconds : a request has: as many as where it would be heard.
     stop : is called with the version of a model that fails too often, and with its failures.
     most : requests that wait.
     segment : as `Log` has them, size and age at which a new file begins.

@@ -12,9 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .following import Following
-from .shadow import Shadows
-
 from .. import FieldbookError
 from ..observe import counters, dashboard
 from ..observe.counters import TALLIES
@@ -29,11 +26,13 @@ from .call import Answer, Call, failure
 from .contract import Refused
 from .corrected import VARIABLE
 from .explore import Explorer
+from .following import Following
 from .outcome import Outcomes
 from .plan import Plan
 from .refusals import Refusals
 from .runner import Runner
 from .servable import Servable
+from .shadow import Shadows
 from .steady import Memory
 from .traffic import Traffic
 
@@ -77,7 +76,7 @@ class Worker:
         counters.expect(self.contract.request, own.categorical, manifest.framing.task.words)
         self.answering: Servable | None = None
         self.following = Following(models, own, self._traffic, os.environ.get(VARIABLE, ""), self.key)
-        self.shadows = Shadows(logs, 10 * self.budget, self.following.leave_out, **segment)
+        self.shadows = Shadows(logs, self.budget, self.following.leave_out, **segment)
 
     @property
     def traffic(self) -> Traffic:
