@@ -10,12 +10,12 @@ import os
 from typing import Any
 
 import msgspec
-from .following import Came
 
 from .. import FieldbookError
 from . import secret
 from .call import ENCODE, Answer, Call, failure
 from .contract import Refused
+from .following import Came
 from .plan import latest
 from .worker import Worker
 
