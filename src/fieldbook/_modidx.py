@@ -3892,6 +3892,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'fieldbook.serve.worker': { 'fieldbook.serve.worker.Worker': ('10_serve/worker.html#worker', 'fieldbook/serve/worker.py'),
                                         'fieldbook.serve.worker.Worker.__init__': ( '10_serve/worker.html#worker.__init__',
                                                                                     'fieldbook/serve/worker.py'),
+                                        'fieldbook.serve.worker.Worker._busy': ( '10_serve/worker.html#worker._busy',
+                                                                                 'fieldbook/serve/worker.py'),
                                         'fieldbook.serve.worker.Worker._memory': ( '10_serve/worker.html#worker._memory',
                                                                                    'fieldbook/serve/worker.py'),
                                         'fieldbook.serve.worker.Worker._traffic': ( '10_serve/worker.html#worker._traffic',

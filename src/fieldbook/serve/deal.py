@@ -64,9 +64,9 @@ def _drawn(test: Split | Bandit, champion: str, salt: str, unit: str) -> tuple[s
     return arm, champion if arm == "champion" else arm, shares[arm]
 
 # %% ../../../notebooks/10_serve/16_deal.ipynb #f1f7ca23
-def held_out(holdout: Holdout, salt: str, unit: str) -> bool:
-    """Return whether an entity stays with the model of the holdout."""
-    return position(salt, unit, "holdout") < holdout.share
+def held_out(holdout: Holdout, unit: str) -> bool:
+    """Return whether an entity stays with the model of the holdout; no plan's salt changes that."""
+    return position("", unit, "holdout") < holdout.share
 
 # %% ../../../notebooks/10_serve/16_deal.ipynb #9a507e59
 def deal(plan: Plan, unit: str) -> Dealt:

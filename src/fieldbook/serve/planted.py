@@ -42,13 +42,14 @@ def faulty(graph: bytes, how: str) -> bytes:
     from onnx import parser
 
     model: onnx.ModelProto = onnx.load_from_string(graph)
+    before = f"before_{len(model.graph.node)}"  # of one that has a fault already, too
     for node in model.graph.node:
-        node.output[:] = ["before" if name == "outputs" else name for name in node.output]
-        node.input[:] = ["before" if name == "outputs" else name for name in node.input]
+        node.output[:] = [before if name == "outputs" else name for name in node.output]
+        node.input[:] = [before if name == "outputs" else name for name in node.input]
     text = f"fault (float[rows, columns] before) => (float[rows, columns] outputs) {{ {FAULTS[how]} }}"
-    added = parser.parse_graph(text).node
+    added = parser.parse_graph(text.replace("before", before)).node
     for number, node in enumerate(added):
-        node.name = f"fault_{number}"
+        node.name = f"{before}_fault_{number}"
     model.graph.node.extend(added)
     return model.SerializeToString()
 

@@ -44,7 +44,7 @@ def arms(plan: Plan, columns: Mapping[str, Sequence[Any]], request_id: str, rows
     dealt = [known.get(unit) or known.setdefault(unit, deal(plan, unit)) for unit in units]
     if out := plan.holdout:
         for row, unit in enumerate(entities(columns, out.by, key)):
-            if held_out(out, plan.salt, unit):
+            if held_out(out, unit):
                 dealt[row] = Dealt("holdout", out.model, out.share, unit)
     return dealt
 

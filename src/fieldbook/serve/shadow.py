@@ -66,16 +66,24 @@ class Shadows:
     Parameters
     ----------
     logs : folder of the log.
-    seconds : a request has; it is long, for nobody waits.
+    seconds : a request has: as many as where it would be heard.
     stop : is called with the version of a model that fails too often, and with its failures.
+    busy : says whether somebody waits for an answer; then the shadow waits, too.
     most : requests that wait.
     segment : as `Log` has them, size and age at which a new file begins.
     """
 
     def __init__(
-        self, logs: Path, seconds: float, stop: Callable[[Traffic, str], None], most: int = 64, **segment: float
+        self,
+        logs: Path,
+        seconds: float,
+        stop: Callable[[Traffic, str], None],
+        busy: Callable[[], bool],
+        most: int = 64,
+        **segment: float,
     ) -> None:
-        self.logs, self.seconds, self.stop, self.segment, self.seldom = logs, seconds, stop, segment, Seldom()
+        self.logs, self.seconds, self.stop, self.busy, self.segment = logs, seconds, stop, busy, segment
+        self.seldom = Seldom()
         self.queue: Queue[Asked | None] = Queue(most)
         self.log: Log | None = None
         self.thread: threading.Thread | None = None
@@ -109,6 +117,8 @@ class Shadows:
 
     def _run(self) -> None:
         while (asked := self.queue.get()) is not None:
+            while self.busy():
+                time.sleep(0.001)
             try:
                 self._ask(asked)
             except Exception as error:  # whatever it is, the next request is asked

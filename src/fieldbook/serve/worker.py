@@ -76,7 +76,7 @@ class Worker:
         counters.expect(self.contract.request, own.categorical, manifest.framing.task.words)
         self.answering: Servable | None = None
         self.following = Following(models, own, self._traffic, os.environ.get(VARIABLE, ""), self.key)
-        self.shadows = Shadows(logs, 10 * self.budget, self.following.leave_out, **segment)
+        self.shadows = Shadows(logs, self.budget, self.following.leave_out, self._busy, **segment)
 
     @property
     def traffic(self) -> Traffic:
@@ -87,6 +87,9 @@ class Worker:
     def servable(self) -> Servable:
         """The champion."""
         return self.following.traffic.champion
+
+    def _busy(self) -> bool:
+        return self.admission.inside > 0
 
     def _traffic(self, plan: Plan | None, models: Mapping[str, Runner]) -> Traffic:
         """Make the traffic of a plan; show the champion to those who run the service."""
