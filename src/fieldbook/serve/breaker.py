@@ -13,13 +13,16 @@ from pathlib import Path
 from .plan import Bandit, Plan, Split
 
 # %% auto #0
-__all__ = ['TOLERATED', 'LEAST', 'CERTAIN', 'BETS', 'Failures', 'Tally', 'without']
+__all__ = ['TOLERATED', 'LEAST', 'CERTAIN', 'BETS', 'ANSWERED', 'FAILED', 'BUSY', 'Failures', 'Tally', 'without']
 
 # %% ../../../notebooks/10_serve/18_breaker.ipynb #4eb67b35
 TOLERATED, LEAST, CERTAIN = 0.01, 20, 1000.0  # failures per request; requests before a word; what the bets must win
 
 # %% ../../../notebooks/10_serve/18_breaker.ipynb #2e244e0c
 BETS = (0.02, 0.05, 0.1, 0.2, 0.5, 0.9)  # rates of failure
+
+# %% ../../../notebooks/10_serve/18_breaker.ipynb #e1f4a8d2
+ANSWERED, FAILED, BUSY = b".x-"
 
 # %% ../../../notebooks/10_serve/18_breaker.ipynb #fea45689
 _LOST, _WON = (tuple(log(f(rate) / f(TOLERATED)) for rate in BETS) for f in (lambda rate: 1 - rate, lambda rate: rate))
@@ -41,11 +44,12 @@ class Failures:
     def __init__(self) -> None:
         self.requests, self.failed, self.won = 0, 0, [0.0] * len(BETS)
 
-    def add(self, failures: Iterable[bool]) -> None:
-        """Take in what became of further requests, in their order."""
-        for failed in failures:
-            self.requests, self.failed = self.requests + 1, self.failed + failed
-            self.won = [won + more for won, more in zip(self.won, _WON if failed else _LOST)]
+    def add(self, seen: Iterable[int]) -> None:
+        """Take in what became of further requests, in their order: `ANSWERED`, `FAILED` or `BUSY`."""
+        for one in seen:
+            self.requests, self.failed = self.requests + 1, self.failed + (one != ANSWERED)
+            if one != BUSY:
+                self.won = [won + more for won, more in zip(self.won, _WON if one == FAILED else _LOST)]
 
     @property
     def wealth(self) -> float:
@@ -70,18 +74,18 @@ class Tally:
     def __init__(self, folder: Path, number: int, version: str) -> None:
         self.path, self.failures, self.file, self.at = folder / f"failures-{number:06}-{version}.log", Failures(), -1, 0
 
-    def add(self, failed: bool) -> bool:
+    def add(self, seen: int) -> bool:
         """Take in what became of a request; return whether the challenger has to be stopped."""
         try:
             if self.file < 0:
                 self.file = os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o640)
-            os.write(self.file, b"x" if failed else b".")
+            os.write(self.file, bytes([seen]))
             added = os.pread(self.file, 1 << 20, self.at)
         except OSError:
-            self.failures.add([failed])
+            self.failures.add([seen])
         else:
             self.at += len(added)
-            self.failures.add(byte == ord("x") for byte in added)
+            self.failures.add(added)
         return self.failures.too_many
 
     def __del__(self) -> None:

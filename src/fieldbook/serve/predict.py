@@ -81,7 +81,7 @@ def _afterwards(worker: Worker, traffic: Traffic, found: Several, asked: Asked |
         if given.failed:
             counters.FAILURES.labels(version, given.failed).inc()
             worker.seldom.warn("a challenger failed", given.error, version=version, reason=given.failed)
-        if traffic.tallies[version].add(given.failed is not None):
+        if traffic.tallies[version].add(given.seen):
             worker.following.leave_out(traffic, version)
 
 # %% ../../../notebooks/10_serve/55_predict.ipynb #dd854cac

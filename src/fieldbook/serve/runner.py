@@ -8,12 +8,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
 
 from .answer import Outputs
+from .breaker import ANSWERED, BUSY, FAILED
 from .servable import Late, Servable
 
 # %% auto #0
@@ -21,12 +23,16 @@ __all__ = ['Tried', 'tried', 'Runner']
 
 # %% ../../../notebooks/10_serve/21_runner.ipynb #f1d1d3b8
 class Tried(NamedTuple):
-    """What a model gave, or why it gave nothing ("late" or "error", and the error), and how long that took."""
+    """What a model gave, or why it gave nothing ("late" or "error", and the error), and how long that took.
+
+    `seen` is what the breaker is told of it.
+    """
 
     outputs: Outputs | None
     failed: str | None
     error: Exception | None
     seconds: float
+    seen: int = FAILED
 
 # %% ../../../notebooks/10_serve/21_runner.ipynb #3dd8abe5
 def tried(servable: Servable, request: dict[str, np.ndarray], deadline: float) -> Tried:
@@ -44,7 +50,7 @@ def tried(servable: Servable, request: dict[str, np.ndarray], deadline: float) -
         return Tried(None, "late", error, time.monotonic() - began)
     except Exception as error:  # whatever it is, the champion answers
         return Tried(None, "error", error, time.monotonic() - began)
-    return Tried(outputs, None, None, time.monotonic() - began)
+    return Tried(outputs, None, None, time.monotonic() - began, ANSWERED)
 
 # %% ../../../notebooks/10_serve/21_runner.ipynb #9427e3c0
 class Runner:
@@ -53,10 +59,11 @@ class Runner:
     Attributes
     ----------
     busy : whether it is still at a request that nobody waits for any more.
+    since : when it was last known to be late, in seconds of `time.monotonic`.
     """
 
     def __init__(self, servable: Servable) -> None:
-        self.servable, self.busy, self.thread = servable, False, None
+        self.servable, self.busy, self.since, self.thread = servable, False, 0.0, None
         self.work: SimpleQueue = SimpleQueue()
 
     thread: threading.Thread | None
@@ -64,8 +71,10 @@ class Runner:
     def begin(self, request: dict[str, np.ndarray], deadline: float) -> Callable[[], Tried]:
         """Hand a request over; return what waits for the answer until the deadline, in seconds of `time.monotonic`."""
         began = time.monotonic()
-        if self.busy:
-            return lambda: Tried(None, "late", Late("it is still at an earlier request"), 0.0)
+        if self.busy:  # one that hangs for long has failed once more
+            again = began - self.since > deadline - began
+            self.since = began if again else self.since
+            return partial(Tried, None, "late", Late("it is at an earlier request"), 0.0, FAILED if again else BUSY)
         if self.thread is None:
             self.thread = threading.Thread(target=self._run, name="challenger", daemon=True)
             self.thread.start()
@@ -77,7 +86,8 @@ class Runner:
         def wait() -> Tried:
             if done.wait(max(0.0, deadline - time.monotonic())):
                 return found[0]
-            return Tried(None, "late", Late(), time.monotonic() - began)
+            self.since = time.monotonic()
+            return Tried(None, "late", Late(), self.since - began)
 
         return wait
 

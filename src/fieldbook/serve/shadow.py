@@ -127,5 +127,5 @@ class Shadows:
         if given.failed:
             counters.FAILURES.labels(version, given.failed).inc()
             self.seldom.warn("a challenger failed", given.error, version=version, reason=given.failed)
-        if asked.traffic.tallies[version].add(given.failed is not None):
+        if asked.traffic.tallies[version].add(given.seen):
             self.stop(asked.traffic, version)
