@@ -44,9 +44,7 @@ class Traffic(threading.Thread):
     lost : what was not answered.
     """
 
-    def __init__(
-        self, server: Server, requests: list[dict[str, Any]], threshold: float, words: tuple[str, str]
-    ) -> None:
+    def __init__(self, server: Server, requests: list[dict[str, Any]], words: tuple[str, str]) -> None:
         super().__init__(daemon=True)
         self.requests, self.words = requests, words
         self.answered: list[tuple[float, str, str]] = []
@@ -100,12 +98,13 @@ def test_a_challenger_is_tried_promoted_and_taken_back(project: Path, tmp_path: 
     design = design.model_copy(update={"worthwhile": 0.5})  # a short test: the difference planted here is larger
     own = put(project / "data/champion", models)
     other = challenger(project / "data/champion", models, "flipped")
-    server = start(project, tmp_path, FIELDBOOK_MODELS=str(models))
     sample = pd.read_parquet(project / "data/features/requests.parquet").sample(200, random_state=1)
     ready = Servable(project / "data/champion")
     task = own.framing.task
+    due = dict(enumerate(ready.answer(frame_arrays(sample, own.request)).columns["decision"]))
+    server = start(project, tmp_path, FIELDBOOK_MODELS=str(models))
     traffic = Traffic(server, sent_of(sample, own.request), (task.negative, task.positive))
-    traffic.truth = dict(enumerate(ready.answer(frame_arrays(sample, own.request)).columns["decision"]))
+    traffic.truth = due
     try:
         traffic.start()
         traffic.wait(150)
