@@ -64,7 +64,9 @@ def align(project: Path, plans: Sequence[Plan], title: str) -> str:
     if now == {alias: identity[:12] for alias, identity in right.items()}:
         return f"registry: aliases follow{note}"
     _set(project.resolve(), title, right)
-    return f"registry: {', '.join(f'{alias} {identity[:12]}' for alias, identity in right.items()) or 'no aliases'}{note}"
+    return (
+        f"registry: {', '.join(f'{alias} {identity[:12]}' for alias, identity in right.items()) or 'no aliases'}{note}"
+    )
 
 # %% ../../../notebooks/13_experiment/74_registry.ipynb #085a752e
 ALIASES = ("champion", "challenger", "previous")
