@@ -9,7 +9,7 @@ export BENTOML_DO_NOT_TRACK := True
 unexport $(filter MLFLOW_%,$(.VARIABLES))     # what a shell holds for other projects does not steer this one
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help repro test check site lab tune serve monitor bench container export runs lint lock clean env
+.PHONY: help repro test check site lab tune serve monitor tick bench container export runs lint lock clean env
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ bench: env  ## time the Bento next to other servers with the same champion, on t
 
 monitor: env  ## what the prediction log says: is the model still right, and if not, why -> logs/monitor/ (LOGS=... for another)
 	@$(BIN)/fieldbook monitor "$(or $(LOGS),logs)"
+
+tick: env  ## take in what is new, monitor, learn anew if due, judge what is tried; a scheduler calls it: conf/deploy/tick.cron
+	@$(BIN)/fieldbook tick
 
 container: env  ## build the image of the Bento, with docker or podman
 	@[ -d data/bento ] || $(MAKE) repro

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..core.section import section
 from .change import history
+from .horizon import Design
 from .registry import align
 from .rollout import lines, title
 
@@ -30,7 +31,6 @@ def status(models: Path, logs: Path, project: Path, now: str | None = None) -> N
     if not plans:
         return
     if plans[-1].test:
-        from fieldbook.experiment.horizon import Design
         from fieldbook.experiment.judge import judge, words
         from fieldbook.monitor.monitor import moment
 
