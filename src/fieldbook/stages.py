@@ -86,6 +86,7 @@ SECTIONS: dict[str, Any] = {
     "rules": "monitor.rule:Rules",
     "retraining": "continual.window:Retraining",
     "trigger": "continual.trigger:Trigger",
+    "policies": "continual.policy:Policies",
 }
 # What a file of conf/model/ may say beside what builds the model.
 BESIDE: dict[str, Any] = {
