@@ -41,6 +41,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'fieldbook/continual/examiner.py'),
                                               'fieldbook.continual.examiner.Signals': ( '14_continual/examiner.html#signals',
                                                                                         'fieldbook/continual/examiner.py'),
+                                              'fieldbook.continual.examiner._open': ( '14_continual/examiner.html#_open',
+                                                                                      'fieldbook/continual/examiner.py'),
                                               'fieldbook.continual.examiner._unmet': ( '14_continual/examiner.html#_unmet',
                                                                                        'fieldbook/continual/examiner.py'),
                                               'fieldbook.continual.examiner.alerts': ( '14_continual/examiner.html#alerts',

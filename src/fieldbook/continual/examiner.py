@@ -47,12 +47,14 @@ class Examiner:
     sure : replicates and confidence of intervals, and bins of the calibration error.
     signals : from which difference on an alert opens.
     limits : what has been said of a model by the limits of the scope, by its number.
+    opened : the alerts that were open, by model and week.
     """
 
     lined: Lineup
     sure: Evaluate
     signals: Signals = Signals()
     limits: dict[int, str | None] = field(default_factory=dict)
+    opened: dict[tuple[int, int], list[str]] = field(default_factory=dict)
 
     @cached_property
     def known(self) -> np.ndarray:
@@ -125,6 +127,12 @@ def _unmet(examiner: Examiner, model: int) -> str | None:
 # %% ../../../notebooks/14_continual/74_examiner.ipynb #500b79ca
 def alerts(examiner: Examiner, model: int, week: int) -> list[str]:
     """Return the alerts that are open on a model when a week begins: `scores` and `loss`."""
+    if (model, week) not in examiner.opened:  # several policies ask
+        examiner.opened[model, week] = _open(examiner, model, week)
+    return examiner.opened[model, week]
+
+# %% ../../../notebooks/14_continual/74_examiner.ipynb #c10ce23c
+def _open(examiner: Examiner, model: int, week: int) -> list[str]:
     lined, signals, reference = examiner.lined, examiner.signals, examiner.lined.models[model].held
     weeks = [n for n in (week - 2, week - 1) if n >= model]
     if len(weeks) < 2 or not len(reference):
@@ -142,7 +150,7 @@ def alerts(examiner: Examiner, model: int, week: int) -> list[str]:
         dear.append(now["low"] > base["high"] and now["value"] - base["value"] >= signals.loss)
     return [name for name, seen in (("scores", moved), ("loss", dear)) if all(seen)]
 
-# %% ../../../notebooks/14_continual/74_examiner.ipynb #6b86641c
+# %% ../../../notebooks/14_continual/74_examiner.ipynb #563eb565
 def staleness(examiner: Examiner, week: int, learnt: int, tried: int) -> float:
     """Return what a model's age has cost since the last retraining, up to the beginning of a week.
 
