@@ -181,6 +181,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'fieldbook/continual/stateful.py'),
                                               'fieldbook.continual.stateful._on': ( '14_continual/stateful.html#_on',
                                                                                     'fieldbook/continual/stateful.py'),
+                                              'fieldbook.continual.stateful.more_trees': ( '14_continual/stateful.html#more_trees',
+                                                                                           'fieldbook/continual/stateful.py'),
                                               'fieldbook.continual.stateful.onward': ( '14_continual/stateful.html#onward',
                                                                                        'fieldbook/continual/stateful.py'),
                                               'fieldbook.continual.stateful.read_state': ( '14_continual/stateful.html#read_state',

@@ -145,6 +145,8 @@ def sentences(rows: list[dict[str, Any]], unit: str) -> list[str]:
         f"Chosen on half of the days and counted on the others it is {words.number(max(sure, 0.0))}: "
         "the rest is luck, which no policy can have."
     )
+    if sure > 0 and others:
+        told.append(f"Against that {best['policy']} regrets {best['regret, crosswise']['value'] / sure:.0%}.")
     return told + _ranking(policies)
 
 # %% ../../../notebooks/14_continual/78_comparison.ipynb #d83815b3
