@@ -88,6 +88,7 @@ SECTIONS: dict[str, Any] = {
     "verdict": "experiment.horizon:Design",
     "retraining": "continual.window:Retraining",
     "trigger": "continual.trigger:Trigger",
+    "policies": "continual.policy:Policies",
 }
 # What a file of conf/model/ may say beside what builds the model.
 BESIDE: dict[str, Any] = {

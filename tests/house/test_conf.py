@@ -24,7 +24,7 @@ Keys = tuple[str | int, ...]
 # Whose keys are names that the user gives.
 FREE = re.compile(
     r"model(\.\w+\.estimator)?|model\.\w+\.regressor|scope\.(framings|requirements)|checks\.slices(\.[^.]+)?|ingest\.tables"
-    r"(\.\w+\.columns)?|features\.(request|groups|derive)|combine\.weights|rules|monitor\.windows"
+    r"(\.\w+\.columns)?|features\.(request|groups|derive)|combine\.weights|rules|monitor\.windows|policies\.ways"
     r"|problem\.extra_time_zones|scope\.framings\.\w+\.(costs\.(table(\.[^.]+)?|labels(\.[^.]+)?)|fairness\.\d+\.groups)"
 )
 # What the class that is named there checks when it is built.

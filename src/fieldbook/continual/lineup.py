@@ -126,7 +126,7 @@ def _kept(given: Material, at: date, name: str, store: Path, make: Callable[[pd.
     past, held = divided(given.table, at, given.lengths)
     file, first = store / f"{name}.joblib", int(held.index.min()) if len(held) else given.played
     answers = store / f"{name}.npz"
-    if not answers.exists():
+    if not (answers.exists() and file.exists()):
         begun = time.perf_counter()
         model = make(past)
         seconds = time.perf_counter() - begun

@@ -22,12 +22,17 @@ from ..model.network import EmbeddingNetwork, EmbeddingRegressor
 from ..model.pipeline import tabular
 
 # %% auto #0
-__all__ = ['TREES', 'STEPS', 'onward', 'Resumed', 'read_state', 'resumed']
+__all__ = ['PART', 'STEPS', 'more_trees', 'onward', 'Resumed', 'read_state', 'resumed']
 
-# %% ../../../notebooks/14_continual/20_stateful.ipynb #d90346a3
-TREES = 20  # added at a time: with a learning rate of 0.05 to 0.1 some weeks of new rows bear no more
+# %% ../../../notebooks/14_continual/20_stateful.ipynb #9881df58
+PART = 0.25  # of the way from what was known to what the new rows say
 
-# %% ../../../notebooks/14_continual/20_stateful.ipynb #e60f9ac7
+# %% ../../../notebooks/14_continual/20_stateful.ipynb #37b44413
+def more_trees(rate: float) -> int:
+    """Return how many trees go that part of the way, with a learning rate."""
+    return max(1, round(float(np.log(1 - PART) / np.log(1 - min(rate, PART)))))
+
+# %% ../../../notebooks/14_continual/20_stateful.ipynb #c8ddd5ff
 def _more_trees(model: Any, inputs: np.ndarray, target: np.ndarray) -> Any:
     bins = model._bin_mapper  # there is no public way to keep them
 
@@ -36,7 +41,7 @@ def _more_trees(model: Any, inputs: np.ndarray, target: np.ndarray) -> Any:
         binned = bins.transform(rows)
         return np.asfortranarray(binned) if is_training_data else np.ascontiguousarray(binned)
 
-    model.set_params(warm_start=True, max_iter=model.n_iter_ + TREES)
+    model.set_params(warm_start=True, max_iter=model.n_iter_ + more_trees(model.learning_rate))
     model._bin_data = bin_data
     try:
         return model.fit(inputs, target)
@@ -44,10 +49,10 @@ def _more_trees(model: Any, inputs: np.ndarray, target: np.ndarray) -> Any:
         del model._bin_data
         model.set_params(warm_start=False)
 
-# %% ../../../notebooks/14_continual/20_stateful.ipynb #4c56a03a
+# %% ../../../notebooks/14_continual/20_stateful.ipynb #2b02f8c6
 STEPS = 5  # of the solver: some of the way from what was known to what the new rows say
 
-# %% ../../../notebooks/14_continual/20_stateful.ipynb #a207ccdc
+# %% ../../../notebooks/14_continual/20_stateful.ipynb #b152a8e1
 def _few_steps(model: LogisticRegression, inputs: np.ndarray, target: np.ndarray) -> LogisticRegression:
     import warnings
 
@@ -60,7 +65,7 @@ def _few_steps(model: LogisticRegression, inputs: np.ndarray, target: np.ndarray
         model.fit(inputs, target)
     return model.set_params(warm_start=False, max_iter=allowed)
 
-# %% ../../../notebooks/14_continual/20_stateful.ipynb #904df522
+# %% ../../../notebooks/14_continual/20_stateful.ipynb #84f84162
 def _more_epochs(model: Any, inputs: np.ndarray, target: np.ndarray) -> Any:
     import torch
 
@@ -90,7 +95,7 @@ def _more_epochs(model: Any, inputs: np.ndarray, target: np.ndarray) -> Any:
         torch.set_num_threads(threads)
     return model
 
-# %% ../../../notebooks/14_continual/20_stateful.ipynb #ae775ea4
+# %% ../../../notebooks/14_continual/20_stateful.ipynb #7c128150
 def _events(model: Any, target: np.ndarray) -> np.ndarray:
     """Return what the network's outputs should be, (rows, outputs)."""
     target = np.asarray(target)
@@ -99,7 +104,7 @@ def _events(model: Any, target: np.ndarray) -> np.ndarray:
     classes = model.classes_[1:] if model.head_ == "binary" else model.classes_
     return (target[:, None] == classes).astype(float)
 
-# %% ../../../notebooks/14_continual/20_stateful.ipynb #d4bdfc5b
+# %% ../../../notebooks/14_continual/20_stateful.ipynb #e3a27d6e
 def _on(model: Any, inputs: np.ndarray, target: np.ndarray) -> Any:
     """Return an estimator that has learnt from more rows; it is changed."""
     if isinstance(model, MultiOutputClassifier):
@@ -119,7 +124,7 @@ def _on(model: Any, inputs: np.ndarray, target: np.ndarray) -> Any:
     name = type(model).__name__
     raise FieldbookError(f"{name} cannot go on from a state: learn from scratch, or take another model")
 
-# %% ../../../notebooks/14_continual/20_stateful.ipynb #9a353ed2
+# %% ../../../notebooks/14_continual/20_stateful.ipynb #8eff34b0
 def onward(model: Pipeline, rows: pd.DataFrame, target: np.ndarray) -> Pipeline:
     """Return a model that has gone on to learn from new rows; the given one stays as it is.
 
@@ -142,7 +147,7 @@ def onward(model: Pipeline, rows: pd.DataFrame, target: np.ndarray) -> Pipeline:
         _on(following.steps[-1][1], inputs, target)
     return following
 
-# %% ../../../notebooks/14_continual/20_stateful.ipynb #2ffffbb6
+# %% ../../../notebooks/14_continual/20_stateful.ipynb #8f94bab5
 class Resumed(Pipeline):
     """A pipeline whose `fit` goes on from a state, with the latest of the rows that it is given.
 
@@ -164,7 +169,7 @@ class Resumed(Pipeline):
         """What a file holds is the pipeline that came of it."""
         return Pipeline, (self.steps,)
 
-# %% ../../../notebooks/14_continual/20_stateful.ipynb #510cc1fc
+# %% ../../../notebooks/14_continual/20_stateful.ipynb #6b469ece
 def read_state(path: Path, expected: str) -> Pipeline:
     """Return the fitted model in a file.
 
@@ -181,7 +186,7 @@ def read_state(path: Path, expected: str) -> Pipeline:
         raise FieldbookError(f"the state {path} is not the one that the settings name by its digest {expected}")
     return joblib.load(path)
 
-# %% ../../../notebooks/14_continual/20_stateful.ipynb #e91270e2
+# %% ../../../notebooks/14_continual/20_stateful.ipynb #74d25e0d
 def resumed(
     estimator: Any, numeric: list[str], categorical: list[str], state: str, expected: str, latest: int, **same: Any
 ) -> Pipeline:
