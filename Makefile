@@ -9,7 +9,7 @@ export BENTOML_DO_NOT_TRACK := True
 unexport $(filter MLFLOW_%,$(.VARIABLES))     # what a shell holds for other projects does not steer this one
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help repro test check site lab tune serve monitor bench container export runs lint lock clean env
+.PHONY: help repro test check site lab tune serve monitor replay bench container export runs lint lock clean env
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,11 @@ bench: env  ## time the Bento next to other servers with the same champion, on t
 
 monitor: env  ## what the prediction log says: is the model still right, and if not, why -> logs/monitor/ (LOGS=... for another)
 	@$(BIN)/fieldbook monitor "$(or $(LOGS),logs)"
+
+replay: env  ## play the months after training -> logs/replay/ (FROM=... TO=... MODEL=... HTTP=hours LOGS=...); goes on where it stopped
+	@[ -d data/bento ] || $(MAKE) repro
+	@$(BIN)/fieldbook replay $(addprefix --from=,$(FROM)) $(addprefix --to=,$(TO)) $(addprefix --model=,$(MODEL)) \
+	  $(addprefix --http=,$(HTTP)) $(addprefix --log=,$(LOGS))
 
 container: env  ## build the image of the Bento, with docker or podman
 	@[ -d data/bento ] || $(MAKE) repro

@@ -47,3 +47,19 @@ def monitor(
 def study(quick: Annotated[bool, typer.Option("--quick", help="a tenth of it, and only printed")] = False) -> None:
     """Plant faults into real weeks and count what the monitor finds -> tests/monitor/error_rates.json."""
     at("monitor.study:main")(quick)
+
+
+@app.command()
+def replay(
+    model: Annotated[Path | None, option("folder of the model; the project's if not given")] = None,
+    begin: Annotated[
+        str | None, option("day or time in UTC; the day after what the model knew if not given", "--from")
+    ] = None,
+    end: Annotated[str | None, option("day or time in UTC; the last request if not given", "--to")] = None,
+    http: Annotated[float | None, option("simulated hours through the Bento over HTTP; others in this process")] = None,
+    speed: Annotated[float | None, option("simulated seconds in a second, at most")] = None,
+    logs: Annotated[Path | None, option("a prediction log, played instead of the project's tables", "--log")] = None,
+    into: Annotated[Path, option("folder for the replay's log, plans and report")] = Path("logs/replay"),
+) -> None:
+    """Play the months after training, each request and outcome at its own time; started again, it goes on."""
+    at("continual.replay:main")(model, begin, end, http, speed, logs, into)

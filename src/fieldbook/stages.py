@@ -84,6 +84,7 @@ SECTIONS: dict[str, Any] = {
     "measure": "measure.latency:Measure",
     "monitor": "monitor.monitor:Monitor",
     "rules": "monitor.rule:Rules",
+    "replay": "continual.replay:Replay",
 }
 # What a file of conf/model/ may say beside what builds the model.
 BESIDE: dict[str, Any] = {
