@@ -63,3 +63,14 @@ def replay(
 ) -> None:
     """Play the months after training, each request and outcome at its own time; started again, it goes on."""
     at("continual.replay:main")(model, begin, end, http, speed, logs, into)
+
+
+@app.command()
+def offline(
+    source: Annotated[Path, typer.Argument(metavar="LOGS", help="folder of the prediction log")],
+    model: Annotated[Path, option("folder of the model that is judged, such as models/VERSION")],
+    champion: Annotated[Path | None, option("folder of the champion; the project's if not given")] = None,
+    models: Annotated[Path, option("folder of plans and of other models that have answered")] = Path("models"),
+) -> None:
+    """Say what a model would have cost, by the log of another."""
+    at("experiment.relive:main")(source, model, champion, models)

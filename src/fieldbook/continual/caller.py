@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import http.client
 import os
 import sys
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
+
+import msgspec
 
 from .. import FieldbookError
 from ..serve.plan import VARIABLE, latest
@@ -132,7 +135,7 @@ class Inside:
         await asyncio.wait([waiting, self.life], return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
 
-# %% ../../../notebooks/14_continual/54_caller.ipynb #916af03a
+# %% ../../../notebooks/14_continual/54_caller.ipynb #32186fa5
 class Outside:
     """The built Bento at a port of this machine, by one connection that stays open.
 
@@ -150,7 +153,7 @@ class Outside:
         reply = self.connection.getresponse()
         return reply.status, reply.read()
 
-# %% ../../../notebooks/14_continual/54_caller.ipynb #68b22902
+# %% ../../../notebooks/14_continual/54_caller.ipynb #9c7ca12f
 @contextlib.contextmanager
 def bento(stage: Stage, built: Path = Path("data/bento")) -> Iterator[Outside]:
     """Start a Bento, give who asks it, and stop it.
@@ -175,14 +178,17 @@ def bento(stage: Stage, built: Path = Path("data/bento")) -> Iterator[Outside]:
             with contextlib.closing(outside.connection):
                 yield outside
 
-# %% ../../../notebooks/14_continual/54_caller.ipynb #86e19d98
+# %% ../../../notebooks/14_continual/54_caller.ipynb #68b22902
 @contextlib.contextmanager
 def inside(stage: Stage) -> Iterator[Inside]:
     """Start the application in this process, give who asks it, and stop it."""
-    with environment(stage):
-        caller = Inside(stage)
-        with contextlib.closing(caller):
+    often = gc.get_threshold()
+    try:
+        with environment(stage), contextlib.closing(Inside(stage)) as caller:
             yield caller
+    finally:  # a service tunes the collector for itself, and this process is none any more
+        gc.set_threshold(*often)
+        gc.unfreeze()
 
 # %% ../../../notebooks/14_continual/54_caller.ipynb #c140d36e
 def wait_for_plan(caller: Caller, stage: Stage, seconds: float = 10.0) -> None:
@@ -195,9 +201,10 @@ def wait_for_plan(caller: Caller, stage: Stage, seconds: float = 10.0) -> None:
     """
     number, end = latest(stage.models), time.monotonic() + seconds
     while number:
-        _, body = caller.ask("GET", "/plan", b"", {"authorization": f"Bearer {stage.token}"})
-        if b'"number":%d,' % number in body.replace(b" ", b""):
+        told = msgspec.json.decode(caller.ask("GET", "/plan", b"", {})[1])
+        if (told.get("plan") or {}).get("number") == number:
             return
         if time.monotonic() > end:
-            raise FieldbookError(f"plan {number} in {stage.models} is not followed: {body[:200].decode()}")
+            why = (told.get("refused") or {}).get("why", "the service does not look there")
+            raise FieldbookError(f"plan {number} in {stage.models} is not followed: {why}")
         time.sleep(0.02)

@@ -15,14 +15,14 @@ import numpy as np
 from .. import FieldbookError
 from .caller import Caller
 from .script import Script, written
-from ..monitor.source import connect, parts, relation
+from ..monitor.source import MOMENT, connect, parts, relation
 
 # %% auto #0
 __all__ = ['TOGETHER', 'in_log', 'Player', 'events', 'send']
 
 # %% ../../../notebooks/14_continual/56_player.ipynb #c2fc42e5
-def in_log(folder: Path, name: str) -> set[tuple[str, str]]:
-    """Return the request id and the time of each row of a log; empty if there is none."""
+def in_log(folder: Path, name: str) -> set[tuple[str, int]]:
+    """Return the request id and the time, in ms since 1970, of each row of a log; empty if there is none."""
     if not folder.is_dir():
         return set()
     db = connect()
@@ -30,7 +30,7 @@ def in_log(folder: Path, name: str) -> set[tuple[str, str]]:
     if not lines and not tables:
         return set()
     source = relation(lines, tables, {"request_id": "VARCHAR", "time": "VARCHAR"}, db)
-    return set(db.execute(f"SELECT request_id, time FROM {source} WHERE request_id IS NOT NULL").fetchall())
+    return set(db.execute(f"SELECT request_id, {MOMENT} FROM {source} WHERE request_id IS NOT NULL").fetchall())
 
 # %% ../../../notebooks/14_continual/56_player.ipynb #9eb641a6
 TOGETHER = 100  # outcomes in one request; a service takes more rows than that
@@ -54,10 +54,10 @@ class Player:
 
     def __init__(self, script: Script, folder: Path, token: str, speed: float | None = None) -> None:
         self.script, self.token, self.speed, self.refused = script, token, speed, 0
-        asked = {(name.partition("/")[0].encode(), time) for name, time in in_log(folder, "predictions")}
-        self.asked = np.array([(name, written(at)) in asked for name, at in zip(script.ids, script.time)], bool)
+        asked = {(name.partition("/")[0].encode(), at) for name, at in in_log(folder, "predictions")}
         told = in_log(folder, "feedback")
-        self.told = np.array([(name, written(at)) in told for name, at in zip(script.of, script.known)], bool)
+        self.asked = np.array([pair in asked for pair in zip(script.ids, script.time.astype(int).tolist())], bool)
+        self.told = np.array([pair in told for pair in zip(script.of, script.known.astype(int).tolist())], bool)
         self.played = int(self.asked.sum())
 
     def play(
