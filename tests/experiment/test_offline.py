@@ -11,7 +11,7 @@ from fieldbook.serve.small import served, small_champion
 
 
 def test_a_real_log_is_relived(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The service draws a part of its decisions; another model is judged by its log, and the interval holds the truth."""
+    """The service draws a part of its decisions; another model is judged by it, and the interval holds the truth."""
     champion, folder = small_champion(tmp_path, explore={"share": 0.3}), tmp_path / "logs"
     rng = np.random.default_rng(11)
     happened: list[tuple[bool, bool]] = []  # whether it was late, and whether the champion would have erred
