@@ -3290,7 +3290,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'fieldbook.serve.call.Call.__init__': ('10_serve/call.html#call.__init__', 'fieldbook/serve/call.py'),
                                       'fieldbook.serve.call.Call._read': ('10_serve/call.html#call._read', 'fieldbook/serve/call.py'),
                                       'fieldbook.serve.call.Call.body': ('10_serve/call.html#call.body', 'fieldbook/serve/call.py'),
-                                      'fieldbook.serve.call.Call.moment': ('10_serve/call.html#call.moment', 'fieldbook/serve/call.py'),
                                       'fieldbook.serve.call.Call.timed': ('10_serve/call.html#call.timed', 'fieldbook/serve/call.py'),
                                       'fieldbook.serve.call.Gone': ('10_serve/call.html#gone', 'fieldbook/serve/call.py'),
                                       'fieldbook.serve.call._too_large': ('10_serve/call.html#_too_large', 'fieldbook/serve/call.py'),

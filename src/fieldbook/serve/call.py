@@ -16,7 +16,6 @@ import msgspec
 
 from ..observe import counters
 from ..observe.counters import TALLIES
-from ..observe.log import now
 from ..observe.trace import trace_of
 from .admission import Ticket
 from .contract import Refused
@@ -58,12 +57,6 @@ class Call:
         sent = self.headers.get(b"x-request-id")
         self.id = sent.decode() if sent and REQUEST_ID.fullmatch(sent) else os.urandom(16).hex()
         self.trace = trace_of(self.headers.get(b"traceparent"))
-
-    @property
-    def moment(self) -> str:
-        """The time of the call's rows: now, or in a replay (`FIELDBOOK_REPLAY=1`) what the header `x-time` says."""
-        sent = self.headers.get(b"x-time") if os.environ.get("FIELDBOOK_REPLAY") == "1" else None
-        return sent.decode() if sent else now()
 
     async def body(self, most: int, seconds: float, ticket: Ticket) -> bytes:
         """Return the whole body.

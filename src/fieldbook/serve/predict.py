@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from ..observe import counters
-from ..observe.log import conceal
+from ..observe.log import conceal, now
 from .answer import Answers
 from .call import ENCODE, Answer, Call, failure
 from .contract import Request
@@ -68,5 +68,5 @@ def _rows(
     records: list[Any] = request.records
     if worker.contract.private:
         records = [conceal(msgspec.to_builtins(record), worker.contract.private, worker.key) for record in records]
-    common = repeat(call.moment), repeat(worker.servable.manifest.lineage.id), repeat(call.trace and call.trace.id)
+    common = repeat(now()), repeat(worker.servable.manifest.lineage.id), repeat(call.trace and call.trace.id)
     return list(map(worker.row, *common, *more, *answers.columns.values(), records))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ..observe import counters, dashboard
 from ..observe.counters import TALLIES
+from ..observe.log import now
 from . import api, secret
 from .call import ENCODE, Answer, Call, failure
 from .predict import predict
@@ -30,7 +31,7 @@ async def feedback(worker: Worker, call: Call) -> Answer:
         ticket.leave()
     outcomes = worker.outcomes.parse(body)
     trace = {"trace_id": call.trace and call.trace.id}
-    rows = [{"time": call.moment, "request_id": one.request_id, "outcome": one.outcome, **trace} for one in outcomes]
+    rows = [{"time": now(), "request_id": one.request_id, "outcome": one.outcome, **trace} for one in outcomes]
     if not worker.logged(call, worker.feedback_log, rows):
         return failure(call, 503, "the log cannot be written; tell it again later")
     TALLIES.add(counters.FEEDBACK, len(rows))
