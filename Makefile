@@ -45,6 +45,7 @@ serve: env  ## start the built Bento on http://localhost:3000 (PORT=... for anot
 	@$(BIN)/fieldbook ready
 	@echo "http://localhost:$(PORT)   predictions are logged in logs/   Ctrl+C stops"
 	@BENTOML_HOME="$(CURDIR)/tmp/bentoml" BENTOML_CONFIG="$(CURDIR)/conf/deploy/bentoml.yaml" FIELDBOOK_LOGS="$(CURDIR)/logs" \
+	  FIELDBOOK_MODELS="$(CURDIR)/models" \
 	  $(BIN)/bentoml serve "$(CURDIR)/data/bento" --host 127.0.0.1 --port $(PORT)
 
 bench: env  ## time the Bento next to other servers with the same champion, on this machine; some four minutes

@@ -419,7 +419,16 @@ def test_operations_have_a_port_of_their_own(project: Path, request_body: dict[s
     """Nothing but predictions, feedback and health on the public port, where that is asked for."""
     port = free_port()
     with running(project, tmp_path, FIELDBOOK_OPERATIONS=f"127.0.0.1:{port}") as server:
-        private = ["/", "/docs.json", "/model", "/card", "/metrics", "/dashboard", "/static_content/swagger-ui.css"]
+        private = [
+            "/",
+            "/docs.json",
+            "/model",
+            "/card",
+            "/metrics",
+            "/plan",
+            "/dashboard",
+            "/static_content/swagger-ui.css",
+        ]
         assert {server.client.get(path).status_code for path in private} == {404}
         assert server.client.post("/predict", json=request_body).status_code == 200
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as inside:

@@ -381,7 +381,7 @@ def test_outcomes(server: Server, wire: Wire) -> None:
 
 # fmt: off
 METHODS = ["", "\x00", "GET\t", *"HEAD PUT DELETE OPTIONS TRACE PATCH CONNECT PROPFIND SEARCH QUERY get FOO".split()]
-PATHS = "/ /predict /feedback /livez /readyz /model /card /dashboard /dashboard.json /docs.json /metrics".split()
+PATHS = "/ /predict /feedback /livez /readyz /model /card /dashboard /dashboard.json /docs.json /plan /metrics".split()
 ODD_PATHS = [
     *"* ? predict //predict /predict/ /predict?x=%00 /predict#x /%70redict /predict%00 /%2e%2e/predict".split(),
     *"/PREDICT /predict\\ /;/predict /healthz /healthz/.. /é /%ff%fe /%ed%a0%80 /% /..%5c..%5cwindows /.env".split(),

@@ -15,8 +15,8 @@ from prometheus_client import Counter, Gauge, Histogram, Summary
 
 # %% auto #0
 __all__ = ['REQUESTS', 'SECONDS', 'ROWS', 'DECISIONS', 'SCORES', 'VALUES', 'UNSEEN', 'OUTSIDE', 'MISSING', 'REFUSED', 'FALLBACKS',
-           'KEPT', 'FEEDBACK', 'LOST', 'LAG', 'INSIDE', 'MODEL', 'TALLIES', 'OUTCOMES', 'Tallies', 'observe_all',
-           'expect', 'Countable', 'count_answers']
+           'KEPT', 'FEEDBACK', 'LOST', 'LAG', 'INSIDE', 'MODEL', 'PLAN', 'UNFOLLOWED', 'FAILURES', 'SHADOWS', 'TALLIES',
+           'OUTCOMES', 'Tallies', 'observe_all', 'expect', 'Countable', 'count_answers']
 
 # %% ../../../notebooks/09_observe/20_counters.ipynb #ad226236
 REQUESTS = Counter("fieldbook_requests", "Requests, by route and status of the answer.", ["route", "status"])
@@ -83,6 +83,18 @@ MODEL = Gauge(
     ["version", "lineage", "model"],
     multiprocess_mode="livemax",
 )
+
+# %% ../../../notebooks/09_observe/20_counters.ipynb #4f0c1a77
+PLAN = Gauge("fieldbook_plan", "Number of the plan that is followed; 0 without one.", multiprocess_mode="livemin")
+
+# %% ../../../notebooks/09_observe/20_counters.ipynb #8be20d15
+UNFOLLOWED = Counter("fieldbook_refused_plans", "Plans that could not be followed.")
+
+# %% ../../../notebooks/09_observe/20_counters.ipynb #b1c9e3f4
+FAILURES = Counter("fieldbook_challenger_failures", "Requests that a challenger did not answer.", ["version", "reason"])
+
+# %% ../../../notebooks/09_observe/20_counters.ipynb #d77a02c9
+SHADOWS = Counter("fieldbook_shadow_rows", "Rows by what became of them in the shadow.", ["became"])
 
 # %% ../../../notebooks/09_observe/20_counters.ipynb #82c51791
 class Tallies:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..package.manifest import Example, Manifest
 from .outcome import Outcomes
+from .plan import Plan
 from .servable import Servable
 
 # %% auto #0
@@ -41,6 +42,9 @@ def openapi(servable: Servable, private: bool) -> dict[str, Any]:
     }
     paths = {"/predict": {"post": _predict(manifest.samples)}, "/feedback": {"post": _feedback(outcomes.told)}}
     paths |= {path: {"get": _get(*about)} for path, about in (PUBLIC | (PRIVATE if private else {})).items()}
+    if private:
+        schemas["Plan"] = _sent()
+        paths["/plan"]["post"] = _plan()
     for operation in (way for path in paths.values() for way in path.values()):
         operation["parameters"] = HEADERS
     return {
@@ -91,6 +95,7 @@ PUBLIC = {
 
 # %% ../../../notebooks/10_serve/40_api.ipynb #428b2fd9
 PRIVATE = {
+    "/plan": ("Who answers: the plan that is followed, and one that could not be", "application/json", {}),
     "/model": ("The manifest of the model that answers", "application/json", {}),
     "/card": ("Its card, for people", "text/html", {"404": "the model came without one"}),
     "/dashboard": ("The last hour, for people", "text/html", {}),
@@ -129,13 +134,14 @@ def _content(schema: dict[str, Any], **more: Any) -> dict[str, Any]:
 def _failures(*codes: str) -> dict[str, Any]:
     why = {
         "401": "a valid token is needed",
-        "403": "nobody may: the service has no token",
+        "403": "nobody may: the service has no token, or what it would change",
         "408": "the body did not come in time",
+        "409": "another came first",
         "413": "body too large",
         "415": "the body has a content-encoding, such as gzip",
-        "422": "a field breaks the contract",
+        "422": "a field breaks the contract, or the plan cannot be followed",
         "429": "too much at once; see Retry-After",
-        "503": "neither model nor fallback could answer, or the log cannot be written",
+        "503": "neither model nor fallback could answer, or the log or the plan cannot be written",
     }
     fault = _content({"$ref": "#/components/schemas/Fault"})
     return {code: {"description": why[code], **fault} for code in codes}
@@ -170,6 +176,26 @@ def _feedback(words: str) -> dict[str, Any]:
         "security": [{"token": []}],
         "requestBody": {"required": True, **_content(_either("Outcome"))},
         "responses": ok | _failures("401", "403", "408", "413", "415", "422", "429", "503"),
+    }
+
+# %% ../../../notebooks/10_serve/40_api.ipynb #a4c19d70
+def _sent() -> dict[str, Any]:
+    """Return the JSON schema of a plan as it is sent: the service adds the time, and the number if it is left out."""
+    schema = Plan.model_json_schema(ref_template="#/components/schemas/Plan/$defs/{model}")
+    del schema["properties"]["when"]
+    schema["required"] = [name for name in schema["required"] if name not in ("number", "when")]
+    return schema
+
+# %% ../../../notebooks/10_serve/40_api.ipynb #0d6ec3f8
+def _plan() -> dict[str, Any]:
+    told = "The next plan. With a `number` it is taken only if it is the next one: 409 says that another came first."
+    ok = {"200": {"description": "it is followed", **_content({"type": "object"})}}
+    return {
+        "summary": "Change who answers",
+        "description": told,
+        "security": [{"token": []}],
+        "requestBody": {"required": True, **_content({"$ref": "#/components/schemas/Plan"})},
+        "responses": ok | _failures("401", "403", "408", "409", "413", "415", "422", "429", "503"),
     }
 
 # %% ../../../notebooks/10_serve/40_api.ipynb #5b244a4e

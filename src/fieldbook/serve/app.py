@@ -19,12 +19,13 @@ from _bentoml_sdk import Service as BentoService
 
 from .. import FieldbookError
 from ..observe.events import log_to
-from ..package.manifest import champion_folder, read_manifest, verified
+from ..package.manifest import champion_folder
 from . import connection
 from .front import Front
+from .servable import check
 
 # %% auto #0
-__all__ = ['FAILED', 'image', 'Lean', 'check', 'Fieldbook']
+__all__ = ['FAILED', 'image', 'Lean', 'Fieldbook']
 
 # %% ../../../notebooks/10_serve/80_app.ipynb #0fb363bb
 class Lean(BentoService):
@@ -70,18 +71,6 @@ def _fail(number: int, frame: Any) -> None:
     """Stop as at SIGTERM, but with a status that says it failed."""
     atexit.register(os._exit, 1)
     signal.raise_signal(signal.SIGTERM)
-
-# %% ../../../notebooks/10_serve/80_app.ipynb #d9051cec
-def check(champion: Path) -> None:
-    """Hold the files of a champion against its manifest.
-
-    Raises
-    ------
-    FieldbookError
-        If one is missing or another.
-    """
-    for name, digest in read_manifest(champion).files.items():
-        verified(champion / name, digest)
 
 # %% ../../../notebooks/10_serve/80_app.ipynb #d8c5402b
 image = bentoml.images.Image(python_version="3.11", base_image="docker.io/library/python:3.11-slim", distro="none")

@@ -108,13 +108,17 @@ def _too_large(most: int) -> Refused:
 
 # %% ../../../notebooks/10_serve/45_call.ipynb #07b357fd
 class Answer(NamedTuple):
-    """What goes back: status, body, kind of content, more headers, and what became of the request, for the metrics."""
+    """What goes back: status, body, kind of content, more headers, and what became of the request, for the metrics.
+
+    `after` is called when the answer has been handed over.
+    """
 
     status: int
     body: bytes
     kind: bytes = JSON
     headers: Sequence[tuple[bytes, bytes]] = ()
     outcome: str = "answered"
+    after: Callable[[], None] | None = None
 
 # %% ../../../notebooks/10_serve/45_call.ipynb #7225d0b5
 ENCODE = msgspec.json.Encoder().encode

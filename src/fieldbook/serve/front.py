@@ -19,6 +19,7 @@ from ..package.manifest import champion_folder
 from .call import Answer, Call, Gone, failure
 from .contract import Refused
 from .lifetime import drained, listener, listening
+from .plan import VARIABLE
 from .routes import PRIVATE, PUBLIC, Route
 from .worker import Worker
 
@@ -37,12 +38,17 @@ class Front:
     rest : BentoML's application.
     champion : folder of graphs and manifest; found by `champion_folder` if left out.
     logs : folder of the prediction log; `FIELDBOOK_LOGS`, or logs/ in the working directory, if left out.
+    models : folder of models and plans; `FIELDBOOK_MODELS`, or none, if left out.
     """
 
-    def __init__(self, rest: Callable, champion: Path | None = None, logs: Path | None = None) -> None:
+    def __init__(
+        self, rest: Callable, champion: Path | None = None, logs: Path | None = None, models: Path | None = None
+    ) -> None:
         self.rest = rest
         logs = logs or Path(os.environ.get("FIELDBOOK_LOGS", "logs"))
-        self.app = Worker(champion or champion_folder(), logs)
+        if models is None and os.environ.get(VARIABLE):
+            models = Path(os.environ[VARIABLE])
+        self.app = Worker(champion or champion_folder(), logs, models)
         self.operations, self.inside = listener(os.environ.get("FIELDBOOK_OPERATIONS", "")), 0
         self.all = PUBLIC | PRIVATE
         self.public = PUBLIC if self.operations else self.all
@@ -62,7 +68,10 @@ class Front:
         if scope["type"] != "http":
             return await send({"type": "websocket.close"})
         path, verb = scope["path"], scope["method"]
-        method, handler = routes.get(path, NOWHERE)
+        method, handler, seen = routes.get(path, NOWHERE)
+        allowed = f"GET, {method}" if seen else method
+        if seen and verb in ("GET", "HEAD"):
+            method, handler = "GET", seen
         right = verb == method or verb == "HEAD" and method == "GET"
         if right and handler is None:
             self._flush()
@@ -73,7 +82,7 @@ class Front:
             if not method:
                 answer = failure(call, 404, "there is nothing here")
             elif not right:
-                answer = failure(call, 405, f"use {method}")._replace(headers=[(b"allow", method.encode())])
+                answer = failure(call, 405, f"use {allowed}")._replace(headers=[(b"allow", allowed.encode())])
             else:
                 answer = await self._handled(handler, call)
         except Gone:
@@ -84,6 +93,8 @@ class Front:
         TALLIES.add(counters.REQUESTS, 1, path if method else "(other)", str(answer.status))
         await send({"type": "http.response.start", "status": answer.status, "headers": self._headers(call, answer)})
         await send({"type": "http.response.body", "body": b"" if verb == "HEAD" else answer.body})
+        if answer.after:
+            answer.after()
 
     async def _handled(self, handler: Callable[[Worker, Call], Awaitable[Answer]], call: Call) -> Answer:
         try:
@@ -134,6 +145,7 @@ class Front:
             async with listening(self.private, self.operations):
                 logger.info("started", extra={"more": version})
                 self.app.history.start()
+                self.app.following.start()
                 telling = asyncio.create_task(self._tell())
                 try:
                     yield

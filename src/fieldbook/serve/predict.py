@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import repeat
 from typing import Any
 
@@ -14,11 +15,13 @@ import msgspec
 from msgspec import Struct
 
 from ..observe import counters
-from ..observe.log import conceal, now
-from .answer import Answers
+from ..observe.log import conceal
 from .call import ENCODE, Answer, Call, failure
 from .contract import Request
 from .servable import Unanswered
+from .several import Given, Several, several
+from .shadow import Asked
+from .traffic import Traffic
 from .worker import Worker
 
 # %% auto #0
@@ -37,36 +40,89 @@ async def predict(worker: Worker, call: Call) -> Answer:
     call.timed(answer.outcome)
     return answer
 
+# %% ../../../notebooks/10_serve/55_predict.ipynb #a90c37d4
+def _found(worker: Worker, call: Call, request: Request, traffic: Traffic) -> Several:
+    """Return what the models answer to a request."""
+    end = call.arrived + worker.budget
+    if traffic.plan:
+        return several(traffic, request, call.id, worker.key, end - worker.budget / 2, end)
+    answers = traffic.champion.answer(request.arrays, end)
+    return Several([], [Given(range(len(answers)), answers, traffic.champion.manifest.version)])
+
+# %% ../../../notebooks/10_serve/55_predict.ipynb #72f1ac58
+def _decided(worker: Worker, request: Request, traffic: Traffic, found: Several) -> list[Iterable[Any]]:
+    """Let decisions be kept or drawn; return the columns of the log that stand between the trace and the plan."""
+    more: list[Iterable[Any]] = [repeat(None)]
+    if worker.service.steady:
+        of = lambda part: {name: [request.columns[name][row] for row in part.rows] for name in worker.service.steady.by}
+        kept = [traffic.memories[part.version].keep(of(part), part.answers) for part in found.parts]
+        more = [found.merged(kept)]
+    if worker.explorer:
+        more.append(found.merged([worker.explorer.draw(part.answers) for part in found.parts]))
+    if traffic.champion.corrected:
+        more.append(repeat(traffic.champion.corrected.shares))
+    return more
+
+# %% ../../../notebooks/10_serve/55_predict.ipynb #3fd9a1c6
+def _asked(worker: Worker, call: Call, request: Request, traffic: Traffic, found: Several, time: str) -> Asked:
+    """Return what the shadow is asked; of its decisions none is drawn."""
+    corrected = traffic.champion.corrected
+    more: list[Any] = [1.0] if worker.explorer else []
+    more += [corrected.shares] if corrected else []
+    ids, units = found.answers().columns["request_id"], [one.unit for one in found.dealt]
+    return Asked(traffic, request.arrays, ids, units, time, call.trace and call.trace.id, more)
+
+# %% ../../../notebooks/10_serve/55_predict.ipynb #06b7e9af
+def _afterwards(worker: Worker, traffic: Traffic, found: Several, asked: Asked | None) -> None:
+    """Do what must not delay the answer."""
+    if asked:
+        worker.shadows.put(asked)
+    for version, given in found.tried.items():
+        if given.failed:
+            counters.FAILURES.labels(version, given.failed).inc()
+            worker.seldom.warn("a challenger failed", given.error, version=version, reason=given.failed)
+        if traffic.tallies[version].add(given.seen):
+            worker.following.leave_out(traffic, version)
+
 # %% ../../../notebooks/10_serve/55_predict.ipynb #dd854cac
 def _answer(worker: Worker, call: Call, body: bytes) -> Answer:
     """Return the answer to a body that has come whole."""
-    request = worker.contract.parse(body)
+    request, time, traffic = worker.contract.parse(body), worker.time(call), worker.traffic
     try:
-        answers = worker.servable.answer(request.arrays, call.arrived + worker.budget)
+        found = _found(worker, call, request, traffic)
     except Unanswered as error:
         worker.seldom.warn("no answer", error, trace_id=call.trace and call.trace.id)
         return failure(call, 503, str(error))
-    if reason := answers.fallback:
-        worker.seldom.warn("the fallback answered", worker.servable.failed, reason=reason)
-    subjects = worker.memory.keep(request.columns, answers) if worker.memory else repeat(None)
+    reason = next((part.answers.fallback for part in found.parts if part.answers.fallback), None)
+    if reason:
+        worker.seldom.warn("the fallback answered", traffic.champion.failed, reason=reason)
+    more = _decided(worker, request, traffic, found)
+    answers = found.answers()
     answers.name(call.id, request.listed)
-    more = [worker.explorer.draw(answers)] if worker.explorer else []
-    if worker.servable.corrected:
-        more.append(repeat(worker.servable.corrected.shares))
-    if not worker.logged(call, worker.log, _rows(worker, call, request, answers, [subjects, *more])):
+    if traffic.plan:
+        more += zip(*found.logged(traffic.plan.number))
+    rows = _rows(worker, call, request, traffic, [repeat(time), *more, *answers.columns.values()], found)
+    if not worker.logged(call, worker.log, rows):
         return failure(call, 503, "the prediction log cannot be written; no prediction is given")
-    counters.count_answers(request.columns, answers)
+    for number, part in enumerate(found.parts):
+        counters.count_answers({} if number else request.columns, part.answers)
     records = answers.records()
     body = ENCODE(records if request.listed else records[0])
-    return Answer(200, body, outcome="fallback" if reason else "answered")
+    asked = _asked(worker, call, request, traffic, found, time) if traffic.shadow else None
+    after = partial(_afterwards, worker, traffic, found, asked) if asked or found.tried else None
+    return Answer(200, body, outcome="fallback" if reason else "answered", after=after)
 
 # %% ../../../notebooks/10_serve/55_predict.ipynb #344fba7e
 def _rows(
-    worker: Worker, call: Call, request: Request, answers: Answers, more: Sequence[Iterable[Any]]
+    worker: Worker, call: Call, request: Request, traffic: Traffic, columns: Sequence[Iterable[Any]], found: Several
 ) -> list[Struct]:
-    """Return the rows of the log: what was answered, to what, when, by which model, and `more` columns."""
+    """Return the rows of the log: what was answered, to what, when, by which model, and what else `columns` hold."""
     records: list[Any] = request.records
     if worker.contract.private:
         records = [conceal(msgspec.to_builtins(record), worker.contract.private, worker.key) for record in records]
-    common = repeat(now()), repeat(worker.servable.manifest.lineage.id), repeat(call.trace and call.trace.id)
-    return list(map(worker.row, *common, *more, *answers.columns.values(), records))
+    origins = [traffic.models[part.version].servable.manifest.lineage.id for part in found.parts]
+    lineage = repeat(origins[0])
+    if len(origins) > 1:
+        lineage = found.merged([[origin] * len(part.rows) for origin, part in zip(origins, found.parts)])
+    time, *others = columns
+    return list(map(traffic.row, time, lineage, repeat(call.trace and call.trace.id), *others, records))

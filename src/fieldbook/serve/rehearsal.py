@@ -49,7 +49,7 @@ def in_process(champion: Path, graph: Path | None = None) -> Iterator[Callable[[
     graph : of another model, which answers in the champion's place.
     """
     with tempfile.TemporaryDirectory() as logs:
-        front = Front(nothing_behind, champion, Path(logs))
+        front = Front(nothing_behind, champion, Path(logs), Path(logs))  # where no plan is
         if graph:
             columns = len(front.app.servable.manifest.framing.task.columns)
             front.app.servable.model = Graph(graph, graph_digest(graph), columns)

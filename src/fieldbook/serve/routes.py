@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+from .change import change, follows
+
 from ..observe import counters, dashboard
 from ..observe.counters import TALLIES
-from ..observe.log import now
 from . import api, secret
 from .call import ENCODE, Answer, Call, failure
 from .predict import predict
@@ -31,7 +32,8 @@ async def feedback(worker: Worker, call: Call) -> Answer:
         ticket.leave()
     outcomes = worker.outcomes.parse(body)
     trace = {"trace_id": call.trace and call.trace.id}
-    rows = [{"time": now(), "request_id": one.request_id, "outcome": one.outcome, **trace} for one in outcomes]
+    time = worker.time(call)
+    rows = [{"time": time, "request_id": one.request_id, "outcome": one.outcome, **trace} for one in outcomes]
     if not worker.logged(call, worker.feedback_log, rows):
         return failure(call, 503, "the log cannot be written; tell it again later")
     TALLIES.add(counters.FEEDBACK, len(rows))
@@ -92,10 +94,11 @@ async def page(worker: Worker, call: Call) -> Answer:
 
 # %% ../../../notebooks/10_serve/60_routes.ipynb #953aada4
 class Route(NamedTuple):
-    """The method of an address, and what answers; None where it is passed on to BentoML."""
+    """The method of an address, and what answers; None where it is passed on to BentoML. `seen` answers a GET, too."""
 
     method: str
     handler: Callable[[Worker, Call], Awaitable[Answer]] | None
+    seen: Callable[[Worker, Call], Awaitable[Answer]] | None = None
 
 # %% ../../../notebooks/10_serve/60_routes.ipynb #c28a82bc
 PUBLIC = {
@@ -111,6 +114,7 @@ PUBLIC = {
 PRIVATE = {
     "/": Route("GET", page),
     "/docs.json": Route("GET", docs),
+    "/plan": Route("POST", change, seen=follows),
     "/model": Route("GET", model),
     "/card": Route("GET", card),
     "/dashboard": Route("GET", last_hour),

@@ -25,7 +25,7 @@ from .contract import Contract, Request
 from .corrected import corrected
 
 # %% auto #0
-__all__ = ['TOGETHER', 'Graph', 'Watch', 'Unanswered', 'Servable']
+__all__ = ['TOGETHER', 'Graph', 'Watch', 'Unanswered', 'Late', 'check', 'Servable']
 
 # %% ../../../notebooks/10_serve/15_servable.ipynb #097d1c4a
 class Graph:
@@ -69,14 +69,14 @@ class Watch(threading.Thread):
 
     def __init__(self, every: float) -> None:
         super().__init__(name="watch", daemon=True)
-        self.every, self.watched = every, None
+        self.every, self.watched, self.over = every, None, False
         self.start()
 
     watched: tuple[float, onnxruntime.RunOptions] | None
 
     def run(self) -> None:
-        """Look, for ever."""
-        while True:
+        """Look, until it is over."""
+        while not self.over:
             time.sleep(self.every)
             run = self.watched
             if run is not None and time.monotonic() > run[0]:
@@ -88,6 +88,22 @@ TOGETHER = 32  # rows from which on several graphs are run side by side: handing
 # %% ../../../notebooks/10_serve/15_servable.ipynb #e9b623e2
 class Unanswered(Exception):
     """Neither the model nor its fallback gave an answer."""
+
+# %% ../../../notebooks/10_serve/15_servable.ipynb #c41d7e02
+class Late(Exception):
+    """The deadline passed before the model had answered."""
+
+# %% ../../../notebooks/10_serve/15_servable.ipynb #d9051cec
+def check(champion: Path) -> None:
+    """Hold the files of a champion against its manifest.
+
+    Raises
+    ------
+    FieldbookError
+        If one is missing or another.
+    """
+    for name, digest in read_manifest(champion).files.items():
+        verified(champion / name, digest)
 
 # %% ../../../notebooks/10_serve/15_servable.ipynb #58524137
 class Servable:
@@ -104,6 +120,7 @@ class Servable:
     contract : the fields of a request.
     kind : what an answer holds.
     corrected : what corrects the probabilities of the framing that is asked, or None.
+    folder : it came from.
     card : the model card as a page; empty if it came without one.
     failed : what the model raised last, for whoever keeps the log.
 
@@ -116,7 +133,7 @@ class Servable:
     failed: Exception | None = None
 
     def __init__(self, folder: Path, shares: str = "") -> None:
-        self.manifest = manifest = read_manifest(folder)
+        self.folder, self.manifest = folder, (manifest := read_manifest(folder))
         columns = len(manifest.framing.task.columns)
         self.name, self.model = manifest.framing.name, Graph(folder / "model.onnx", manifest.lineage.graph, columns)
         self.also = {name: Graph(folder / f"{name}.onnx", other.graph, 1) for name, other in manifest.also.items()}
@@ -151,9 +168,34 @@ class Servable:
         """
         features = self.features(request)
         outputs, reason = self._outputs(matrices(features, self.numeric, self.categorical), deadline)
-        if self.corrected:
-            outputs[self.name] = self.corrected(outputs[self.name])
-        return self.kind.answers(Outputs(outputs, reason, features, request))
+        return self.kind.answers(self._corrected(Outputs(outputs, reason, features, request)))
+
+    def attempt(self, request: dict[str, np.ndarray], deadline: float) -> Outputs:
+        """Return what the model's own graphs give; where they fail, nothing answers in their place.
+
+        It touches nothing that other threads use, but the next attempt must wait for the end of this one.
+
+        Raises
+        ------
+        Late
+            If the deadline passed.
+        Exception
+            Whatever else goes wrong.
+        """
+        features = self.features(request)
+        try:
+            outputs = self._asked(matrices(features, self.numeric, self.categorical), deadline)
+        except Exception as error:
+            raise Late if time.monotonic() > deadline else error from error
+        finally:
+            self.watch.watched = None
+        return self._corrected(Outputs(outputs, None, features, request))
+
+    def close(self) -> None:
+        """End the threads: nothing more will be asked."""
+        self.watch.over = True
+        if self.beside:
+            self.beside.shutdown(wait=False)
 
     def predict(self, request: Request, deadline: float | None = None) -> list[dict[str, Any]]:
         """Return for each row of a request what is answered, without an id."""
@@ -163,20 +205,30 @@ class Servable:
         self, inputs: dict[str, np.ndarray], deadline: float | None
     ) -> tuple[dict[str, np.ndarray], str | None]:
         """Return what the champion's graphs give, or else the fallback's, by framing, and why that was asked."""
-        reason = error = None
         try:
-            if deadline is None:
-                return self._run(inputs, None), None
-            if time.monotonic() < deadline:
-                options = onnxruntime.RunOptions()
-                self.watch.watched = (deadline, options)
-                return self._run(inputs, options), None
-            reason = "late"
+            return self._asked(inputs, deadline), None
+        except Late:
+            reason, error = "late", None
         except Exception as failed:  # whatever it is, the caller is owed an answer
             error, reason = failed, "error" if deadline is None or time.monotonic() < deadline else "late"
         finally:
             self.watch.watched = None
         return {self.name: self._instead(inputs, reason, error)}, reason
+
+    def _asked(self, inputs: dict[str, np.ndarray], deadline: float | None) -> dict[str, np.ndarray]:
+        """Return what the model's graphs give, by framing, if they do so until the deadline."""
+        if deadline is None:
+            return self._run(inputs, None)
+        if time.monotonic() >= deadline:
+            raise Late
+        options = onnxruntime.RunOptions()
+        self.watch.watched = (deadline, options)
+        return self._run(inputs, options)
+
+    def _corrected(self, outputs: Outputs) -> Outputs:
+        if self.corrected:
+            outputs.of[self.name] = self.corrected(outputs.of[self.name])
+        return outputs
 
     def _run(self, inputs: dict[str, np.ndarray], options: onnxruntime.RunOptions | None) -> dict[str, np.ndarray]:
         if self.beside is None or len(next(iter(inputs.values()))) < TOGETHER:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,12 @@ class Memory:
             elif answers.fallback is None:
                 self._remember(subject, decided, self.version)
         return subjects
+
+    def of(self, version: str) -> Memory:
+        """Return the memory for another model; the two share what they remember."""
+        other = copy(self)
+        other.version = version
+        return other
 
     def recall(self, folder: Path) -> None:
         """Remember what the log says was decided; files that were compacted are not looked at."""

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from .. import FieldbookError
 from ..observe import counters, dashboard
 from ..observe.counters import TALLIES
 from ..observe.events import Seldom
-from ..observe.log import Log
+from ..observe.log import Log, now
 from ..observe.trace import Collector
 from ..observe.training import training
 from ..package.reference import read_reference
@@ -24,10 +26,15 @@ from .call import Answer, Call, failure
 from .contract import Refused
 from .corrected import VARIABLE
 from .explore import Explorer
+from .following import Following
 from .outcome import Outcomes
+from .plan import Plan
 from .refusals import Refusals
+from .runner import Runner
 from .servable import Servable
+from .shadow import Shadows
 from .steady import Memory
+from .traffic import Traffic
 
 # %% auto #0
 __all__ = ['Worker']
@@ -40,38 +47,83 @@ class Worker:
     ----------
     champion : folder of graphs and manifest.
     logs : folder of the prediction log.
+    models : folder of models and plans, if there is one.
 
     Attributes
     ----------
     draining : whether the service is being stopped.
+    following : the plan, and the models that it needs.
     """
 
-    def __init__(self, champion: Path, logs: Path) -> None:
-        self.servable = Servable(champion, os.environ.get(VARIABLE, ""))
-        manifest = self.servable.manifest
-        self.service, self.contract = manifest.service, self.servable.contract
+    def __init__(self, champion: Path, logs: Path, models: Path | None = None) -> None:
+        own, self.logs = Servable(champion, os.environ.get(VARIABLE, "")), logs
+        manifest = own.manifest
+        self.service, self.contract = manifest.service, own.contract
         self.budget = self.service.budget_ms / 1000
         self.token, self.key = secret.secret("FIELDBOOK_TOKEN"), secret.secret("FIELDBOOK_LOG_KEY")
         segment = {"mib": self.service.segment_mib, "minutes": self.service.segment_minutes}
         self.log, self.feedback_log = Log(logs, **segment), Log(logs, "feedback", **segment)
         self.admission, self.seldom, self.draining = Admission(self.budget), Seldom(), False
-        self.memory = self._memory(logs) if self.service.steady else None
+        self.replayed = os.environ.get("FIELDBOOK_REPLAY") == "1"
+        self.memory = self._memory(manifest.version) if self.service.steady else None
         self.collector = Collector(manifest.name) if "OTEL_EXPORTER_OTLP_ENDPOINT" in os.environ else None
-        known = training(read_reference(champion)) if manifest.reference else None
-        self.history = dashboard.follow(known)
+        self.history = dashboard.follow()
         self.outcomes = Outcomes(manifest.framing.task, self.service.spellings, self.service.rows)
         self.explorer = Explorer(self.service.explore, manifest.framing.task.words) if self.service.explore else None
         self.refusals = Refusals(logs)
-        more = ["propensity"] * bool(self.explorer) + ["shares"] * bool(self.servable.corrected)
-        self.row = self.servable.kind.struct("Row", ["time", "lineage", "trace_id", "subject", *more], ["inputs"])
-        counters.expect(self.contract.request, self.servable.categorical, manifest.framing.task.words)
-        counters.MODEL.labels(manifest.version, manifest.lineage.id, manifest.model).set(1)
+        more = ["propensity"] * bool(self.explorer) + ["shares"] * bool(own.corrected)
+        self.columns = ["time", "lineage", "trace_id", "subject", *more]
+        counters.expect(self.contract.request, own.categorical, manifest.framing.task.words)
+        self.answering: Servable | None = None
+        self.following = Following(models, own, self._traffic, os.environ.get(VARIABLE, ""), self.key)
+        self.shadows = Shadows(logs, self.budget, self.following.leave_out, **segment)
 
-    def _memory(self, logs: Path) -> Memory:
+    @property
+    def traffic(self) -> Traffic:
+        """Who answers: taken once for a request, which ends with what it began with."""
+        return self.following.traffic
+
+    @property
+    def servable(self) -> Servable:
+        """The champion."""
+        return self.following.traffic.champion
+
+    def _traffic(self, plan: Plan | None, models: Mapping[str, Runner]) -> Traffic:
+        """Make the traffic of a plan; show the champion to those who run the service."""
+        traffic, before = Traffic(plan, models, self.columns, self.memory, self.logs), self.answering
+        if traffic.champion is not before:
+            for servable, on in ((before, 0), (traffic.champion, 1)):
+                if servable:
+                    shown = servable.manifest
+                    counters.MODEL.labels(shown.version, shown.lineage.id, shown.model).set(on)
+            champion = traffic.champion
+            known = training(read_reference(champion.folder)) if champion.manifest.reference else None
+            self.history.write, self.answering = partial(dashboard.as_json, before=known), traffic.champion
+        counters.PLAN.set(plan.number if plan else 0)
+        return traffic
+
+    def time(self, call: Call) -> str:
+        """Return the time of the rows of a request, UTC: that of `x-time` where a log is played again, else now.
+
+        Raises
+        ------
+        Refused
+            422 if `x-time` is no time.
+        """
+        sent = call.headers.get(b"x-time") if self.replayed else None
+        if sent is None:
+            return now()
+        try:
+            told = datetime.fromisoformat(sent.decode())
+        except ValueError:
+            raise Refused(422, f"x-time is {sent[:40]!r}, and must be like 2013-07-04T17:30:00Z") from None
+        return (told if told.tzinfo else told.replace(tzinfo=UTC)).astimezone(UTC).isoformat(timespec="milliseconds")
+
+    def _memory(self, version: str) -> Memory:
         if not self.key and self.contract.private.keys() & set(self.service.steady.by):
             raise FieldbookError("scope.service.steady goes by private fields: start with FIELDBOOK_LOG_KEY set")
-        memory = Memory(self.service.steady, self.servable.manifest.version, self.key)
-        memory.recall(logs)
+        memory = Memory(self.service.steady, version, self.key)
+        memory.recall(self.logs)
         return memory
 
     def logged(self, call: Call, log: Log, rows: Sequence[Any]) -> bool:
@@ -104,7 +156,9 @@ class Worker:
         return answer._replace(headers=refusal.headers, outcome=outcome)
 
     def close(self) -> None:
-        """Close what is open."""
+        """Do what is left to be done, and close what is open."""
+        self.following.stop()
+        self.shadows.close()
         self.log.close()
         self.feedback_log.close()
         self.refusals.close()
