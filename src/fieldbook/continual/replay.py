@@ -132,11 +132,11 @@ class Progress:
     def line(self, at: np.datetime64, now: float) -> str:
         """Return the line."""
         played, all_ = self.player.played, len(self.player.script)
-        pace = (played - self.first) / max(now - self.began, 1e-9)
-        left = (all_ - played) / pace if pace else float("inf")
-        time_left = f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
-        day = at.astype("datetime64[D]")
-        return f"{day}   {played:,} of {all_:,} requests   {pace:,.0f} a second   {time_left} left    "
+        pace, day = (played - self.first) / max(now - self.began, 1e-9), at.astype("datetime64[D]")
+        left = (all_ - played) / pace
+        time_left = f"{left / 60:.0f} min left" if left > 90 else f"{left:.0f} s left"
+        sure = f"   {pace:,.0f} a second   {time_left}" if now - self.began > 2 else ""
+        return f"{day}   {played:,} of {all_:,} requests{sure}      "
 
 # %% ../../../notebooks/14_continual/60_replay.ipynb #f5c8ad29
 Tick = Callable[[str, Path, Path], Any]  # the time, UTC; the folders of log and models

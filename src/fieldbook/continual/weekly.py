@@ -143,7 +143,10 @@ def _figures(rows: Answered, of: np.ndarray, task: Framing, seed: int) -> dict[s
     lost = paid(task, rows.decision[of], label) if priced else task.loss(outputs, label)
     draws = Draws(rows.time[of].astype("datetime64[D]").astype(str), 400, seed)
     score = None if task.lacking(label) else six_digits(metrics_of(Scores(label, outputs, task, 10), [name])[name])
-    return {"loss": figure(1000 * draws.mean(lost), 0.95), name: score}
+    loss = figure(1000 * draws.mean(lost), 0.95)
+    if draws.clusters < 2:  # one day says nothing of other days
+        loss |= {"low": None, "high": None}
+    return {"loss": loss, name: score}
 
 # %% ../../../notebooks/14_continual/58_weekly.ipynb #74700fda
 def picture(found: Sequence[dict[str, Any]], task: Framing) -> str:
@@ -160,6 +163,7 @@ def picture(found: Sequence[dict[str, Any]], task: Framing) -> str:
             top.axvline(place, color=plot.RED, linewidth=1, linestyle=":")
     value = lambda one: one["loss"]["value"] if one["loss"] else np.nan
     top.plot(places, [value(one) for one in found], "o-", color=plot.BLUE, markersize=4, linewidth=1)
+    top.yaxis.set_major_formatter("{x:,.0f}")
     top.set_title(f"Loss of 1,000 rows, {task.lost_in}; dotted: the monitor has called somebody")
     scores = [np.nan if one[name] is None else one[name] for one in found]
     middle.plot(places, scores, "o-", color=plot.GREEN, markersize=4, linewidth=1)
@@ -171,7 +175,7 @@ def picture(found: Sequence[dict[str, Any]], task: Framing) -> str:
         below += share
     bottom.set_title("Who answered")
     bottom.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    every = max(1, len(found) // 12)
+    every = -(-len(found) // 12)
     bottom.set_xticks(places[::every], [one["week"][5:] for one in found[::every]])
     for axes in (top, middle):
         axes.grid(axis="y")
@@ -189,7 +193,8 @@ def page(found: Sequence[dict[str, Any]], task: Framing, told: dict[str, Any]) -
     """
     metric = metrics_for(task)[0]
     shown = lambda value: "" if value is None else f"{value:.{metric.digits}f}"
-    loss = lambda one: f"{one['value']:,.0f} [{one['low']:,.0f} to {one['high']:,.0f}]" if one else ""
+    ends = lambda one: "" if one["low"] is None else f" [{one['low']:,.0f} to {one['high']:,.0f}]"
+    loss = lambda one: f"{one['value']:,.0f}{ends(one)}" if one else ""
     rows = [
         {
             "week of": one["week"],
