@@ -20,8 +20,11 @@ from fieldbook.continual.replay import Replay, play
 from fieldbook.continual.script import Script, of_log, of_project
 from fieldbook.continual.weekly import answered
 from fieldbook.core.refuses import refuses
+from fieldbook.experiment.relive import relive
 from fieldbook.observe import log
 from fieldbook.package.manifest import read_manifest
+from fieldbook.serve.plan import Canary, Plan, latest, write_plan
+from fieldbook.serve.planted import challenger
 
 # What hangs on the process and its clock, and on nothing that was asked.
 OF_THE_PROCESS = ("trace_id", "model_ms")
@@ -96,6 +99,38 @@ def test_a_log_is_played_as_it_was(project: Path, begin: np.datetime64, tmp_path
         assert rows_of(first.folder, name) == rows_of(again.folder, name) != []
     task = read_manifest(champion).framing.task
     assert (answered(first.folder, task).decision == answered(again.folder, task).decision).all()
+
+
+def test_a_tick_changes_who_answers_and_the_log_judges_them(
+    project: Path, begin: np.datetime64, tmp_path: Path
+) -> None:
+    """A plan that is written at night is followed from the next request on, over HTTP and in process."""
+    champion, stage = project / "data/champion", Stage(project / "data/champion", tmp_path / "played")
+    version, other = read_manifest(champion).version, challenger(champion, stage.models)
+    said = {"champion": version, "who": "a test", "when": "2013-01-01T00:00:00Z"}
+
+    def tick(now: str, logs: Path, models: Path) -> None:
+        number = latest(models) + 1
+        test = Canary(challenger=other, share=0.4) if number == 1 else None
+        write_plan(models, Plan(number=number, **said, test=test, why=f"it is {now}"))
+
+    end, hours = begin + np.timedelta64(30, "h"), Replay(http_hours=20, tick_hours=10)
+    script = script_of(project, begin, 30)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        play(script, stage, begin, end, begin + np.timedelta64(20, "h"), hours, {"begin": str(begin)}, tick)
+    rows = rows_of(stage.folder, "predictions")
+    assert len(rows) == len(script) > 300
+    for row in rows:
+        wanted = int((np.datetime64(row["time"][:19]) - begin) / np.timedelta64(10, "h")) or None
+        assert row.get("plan") == wanted, row
+    tried = [row for row in rows if row.get("plan") == 1]
+    assert 0.3 < np.mean([row["arm"] == other for row in tried]) < 0.5
+    assert {row["arm"] for row in rows if row.get("plan") == 2} == {"champion"}
+    seen = relive(stage.folder, stage.models / other, champion, stage.models)
+    of_canary = np.array([row.get("plan") == 1 for row in rows])
+    assert set(seen.logged.chances[of_canary].max(axis=1).round(6)) <= {0.6, 1.0}
+    assert (seen.logged.propensity > 0).all()  # what was decided is what one of them would have decided
 
 
 KILLED = """
