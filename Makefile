@@ -55,10 +55,10 @@ bench: env  ## time the Bento next to other servers with the same champion, on t
 monitor: env  ## what the prediction log says: is the model still right, and if not, why -> logs/monitor/ (LOGS=... for another)
 	@$(BIN)/fieldbook monitor "$(or $(LOGS),logs)"
 
-replay: env  ## play the months after training -> logs/replay/ (FROM=... TO=... MODEL=... HTTP=hours LOGS=...); goes on where it stopped
+replay: env  ## play the months after training -> logs/replay/ (FROM=... TO=... MODEL=... HTTP=hours LOGS=... TICK=1); goes on
 	@[ -d data/bento ] || $(MAKE) repro
 	@$(BIN)/fieldbook replay $(addprefix --from=,$(FROM)) $(addprefix --to=,$(TO)) $(addprefix --model=,$(MODEL)) \
-	  $(addprefix --http=,$(HTTP)) $(addprefix --log=,$(LOGS))
+	  $(addprefix --http=,$(HTTP)) $(addprefix --log=,$(LOGS)) $(if $(TICK),--tick)
 
 container: env  ## build the image of the Bento, with docker or podman
 	@[ -d data/bento ] || $(MAKE) repro

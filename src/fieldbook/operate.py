@@ -60,9 +60,13 @@ def replay(
     speed: Annotated[float | None, option("simulated seconds in a second, at most")] = None,
     logs: Annotated[Path | None, option("a prediction log, played instead of the project's tables", "--log")] = None,
     into: Annotated[Path, option("folder for the replay's log, plans and report")] = Path("logs/replay"),
+    tick: Annotated[
+        bool,
+        typer.Option("--tick", help="monitor, retrain and roll out at the end of each day, as `fieldbook tick` does"),
+    ] = False,
 ) -> None:
     """Play the months after training, each request and outcome at its own time; started again, it goes on."""
-    at("continual.replay:main")(model, begin, end, http, speed, logs, into)
+    at("continual.replay:main")(model, begin, end, http, speed, logs, into, at("continual.tick:tick") if tick else None)
 
 
 @app.command()
