@@ -142,3 +142,32 @@ def tick(
 ) -> None:
     """Do what is missing: take in what is new, monitor, learn anew if due, try what passed, judge what is tried."""
     at("continual.tick:main")(now, logs, at("experiment.models:folder_of")(models))
+@app.command()
+def replay(
+    model: Annotated[Path | None, option("folder of the model; the project's if not given")] = None,
+    begin: Annotated[
+        str | None, option("day or time in UTC; the day after what the model knew if not given", "--from")
+    ] = None,
+    end: Annotated[str | None, option("day or time in UTC; the last request if not given", "--to")] = None,
+    http: Annotated[float | None, option("simulated hours through the Bento over HTTP; others in this process")] = None,
+    speed: Annotated[float | None, option("simulated seconds in a second, at most")] = None,
+    logs: Annotated[Path | None, option("a prediction log, played instead of the project's tables", "--log")] = None,
+    into: Annotated[Path, option("folder for the replay's log, plans and report")] = Path("logs/replay"),
+    tick: Annotated[
+        bool,
+        typer.Option("--tick", help="monitor, retrain and roll out at the end of each day, as `fieldbook tick` does"),
+    ] = False,
+) -> None:
+    """Play the months after training, each request and outcome at its own time; started again, it goes on."""
+    at("continual.replay:main")(model, begin, end, http, speed, logs, into, at("continual.tick:tick") if tick else None)
+
+
+@app.command()
+def offline(
+    source: Annotated[Path, typer.Argument(metavar="LOGS", help="folder of the prediction log")],
+    model: Annotated[Path, option("folder of the model that is judged, such as models/VERSION")],
+    champion: Annotated[Path | None, option("folder of the champion; the project's if not given")] = None,
+    models: Annotated[Path, option("folder of plans and of other models that have answered")] = Path("models"),
+) -> None:
+    """Say what a model would have cost, by the log of another."""
+    at("experiment.relive:main")(source, model, champion, models)

@@ -89,6 +89,7 @@ SECTIONS: dict[str, Any] = {
     "retraining": "continual.window:Retraining",
     "trigger": "continual.trigger:Trigger",
     "policies": "continual.policy:Policies",
+    "replay": "continual.replay:Replay",
 }
 # What a file of conf/model/ may say beside what builds the model.
 BESIDE: dict[str, Any] = {

@@ -52,7 +52,7 @@ class Server:
 # %% ../../../notebooks/11_measure/20_server.ipynb #252eec93
 @contextlib.contextmanager
 def running(command: list[str], port: int, ready: str, folder: Path, settings: dict[str, str]) -> Iterator[Server]:
-    """Start a server in a folder, wait until it is ready, and end all its processes afterwards.
+    """Start a server in a folder, wait until it is ready, and end all its processes afterwards; they end with this one.
 
     Raises
     ------
@@ -60,6 +60,8 @@ def running(command: list[str], port: int, ready: str, folder: Path, settings: d
         If it ends, or is not ready in time; the message has the end of what it wrote.
     """
     import psutil
+
+    from fieldbook.serve.connection import end_with_parent
 
     inherited = {key: held for key, held in os.environ.items() if not key.startswith(("PROMETHEUS", "BENTOML"))}
     inherited["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
@@ -72,13 +74,14 @@ def running(command: list[str], port: int, ready: str, folder: Path, settings: d
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=end_with_parent,
         )
     try:
         while not _is_ready(port, ready):
             if process.poll() is not None or time.perf_counter() - begun > START_WITHIN:
                 lines = (folder / "output.txt").read_text(errors="replace").strip().splitlines() or ["nothing"]
                 raise FieldbookError(
-                    f"bench: `{' '.join(command)}` did not become ready. The last it wrote: {lines[-1][:500]}"
+                    f"`{' '.join(command)}` did not become ready. The last it wrote: {lines[-1][:500]}"
                 )
             time.sleep(0.01)
         yield Server(port, process, time.perf_counter() - begun)
