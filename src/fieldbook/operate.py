@@ -47,3 +47,9 @@ def monitor(
 def study(quick: Annotated[bool, typer.Option("--quick", help="a tenth of it, and only printed")] = False) -> None:
     """Plant faults into real weeks and count what the monitor finds -> tests/monitor/error_rates.json."""
     at("monitor.study:main")(quick)
+
+
+@app.command()
+def proof(quick: Annotated[bool, typer.Option("--quick", help="a small part of it, and only printed")] = False) -> None:
+    """Play planted challengers and count what verdicts get right -> tests/experiment/proof.json."""
+    at("experiment.proof:main")(quick)

@@ -131,6 +131,8 @@ def running(
     with np.errstate(divide="ignore", invalid="ignore"):
         factor = units.sum(axis=1) / (units.sum(axis=1) - 4)  # means of two arms, a slope, and one for good measure
         error = np.where(few, np.inf, error * np.sqrt(factor))
+    tiny = 1e-9 * float(np.sqrt(np.mean(loss**2)))  # where arms lose the same, row by row, rounding is no difference
+    difference, error = np.where(np.abs(difference) < tiny, 0.0, difference), np.maximum(error, tiny)
     size = 2 * count[:, 0] * count[:, 1] / np.maximum(count.sum(axis=1), 1)
     pairs = np.minimum(units.sum(axis=1), count.min(axis=1))
     return Running(at, size, np.where(units.min(axis=1) > 0, units.min(axis=1), pairs), difference, error)
