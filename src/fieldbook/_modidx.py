@@ -606,6 +606,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'fieldbook/experiment/adjust.py'),
                                              'fieldbook.experiment.adjust._slope': ( '13_experiment/adjust.html#_slope',
                                                                                      'fieldbook/experiment/adjust.py'),
+                                             'fieldbook.experiment.adjust._together': ( '13_experiment/adjust.html#_together',
+                                                                                        'fieldbook/experiment/adjust.py'),
                                              'fieldbook.experiment.adjust.centred': ( '13_experiment/adjust.html#centred',
                                                                                       'fieldbook/experiment/adjust.py'),
                                              'fieldbook.experiment.adjust.entered': ( '13_experiment/adjust.html#entered',

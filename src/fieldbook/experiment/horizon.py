@@ -129,7 +129,7 @@ def read_out(trial: Trial, error: float = 0.05) -> dict[str, Any]:
     covariate = "expected" if np.isfinite(columns["expected"]).all() and np.ptp(columns["expected"]) > 0 else None
     mean = tt.Mean("loss", covariate, confidence_level=1 - error)
     ratio = tt.SampleRatio(trial.share / (1 - trial.share))
-    result = tt.Experiment(loss=mean, ratio=ratio).analyze(pd.DataFrame(columns), 0, 1)
+    result = tt.Experiment(loss=mean, ratio=ratio).analyze(pd.DataFrame(columns), 0)
     loss, dealt = result["loss"], result["ratio"]
     low, high = loss.effect_size_ci_lower, loss.effect_size_ci_upper
     return {"difference": loss.effect_size, "low": low, "high": high, "p": loss.pvalue, "mismatch": dealt.pvalue}

@@ -120,7 +120,7 @@ def needed(data: Path, name: str, coins: int = 8) -> dict[str, float]:
 
 # %% ../../../notebooks/13_experiment/95_proof.ipynb #b0c30aa1
 def line(data: Path, name: str, way: str, seed: int) -> str:
-    """Return how a rollout ended: state, requests, labels, share of a month's traffic, the same since labels came, days."""
+    """Return how a rollout ended: state, requests, labels, share of a month, the same since labels came, days."""
     on, planted = _staged(data)
     rng = np.random.default_rng([seed, list(planted).index(name), list(WAYS).index(way)])
     rows = begins(on, 8000 if name in SOON else int(2.6 * on.horizon.labels), rng)
@@ -146,7 +146,7 @@ def summed(lines: list[str]) -> dict[str, Any]:
     }
 
 # %% ../../../notebooks/13_experiment/95_proof.ipynb #04a82ffd
-def proof(data: Path, runs: int = 2000, each: int = 40) -> dict[str, Any]:
+def proof(data: Path, runs: int = 2000, each: int = 20) -> dict[str, Any]:
     """Return all figures.
 
     Parameters
