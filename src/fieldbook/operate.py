@@ -171,3 +171,7 @@ def offline(
 ) -> None:
     """Say what a model would have cost, by the log of another."""
     at("experiment.relive:main")(source, model, champion, models)
+@app.command()
+def proof(quick: Annotated[bool, typer.Option("--quick", help="a small part of it, and only printed")] = False) -> None:
+    """Play planted challengers and count what verdicts get right -> tests/experiment/proof.json."""
+    at("experiment.proof:main")(quick)

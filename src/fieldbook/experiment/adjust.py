@@ -53,7 +53,7 @@ def products(vectors: np.ndarray, unit: np.ndarray, at: np.ndarray) -> np.ndarra
     k = vectors.shape[1]
     first, second = np.triu_indices(k)
     growth = vectors[:, first] * vectors[:, second]
-    before = _before(vectors, unit)
+    before = _before(vectors, *_together(unit))
     if before is not None:
         growth += vectors[:, first] * before[:, second] + before[:, first] * vectors[:, second]
     sums = np.cumsum(np.add.reduceat(growth[: at[-1]], np.r_[0, at[:-1]], axis=0), axis=0)
@@ -61,20 +61,24 @@ def products(vectors: np.ndarray, unit: np.ndarray, at: np.ndarray) -> np.ndarra
     full[:, first, second] = full[:, second, first] = sums
     return full
 
-# %% ../../../notebooks/13_experiment/15_adjust.ipynb #536cfa1e
-def _before(vectors: np.ndarray, unit: np.ndarray) -> np.ndarray | None:
-    """Return what each row's unit had summed up before it, (rows, k); None if no unit has two rows."""
+# %% ../../../notebooks/13_experiment/15_adjust.ipynb #e4d1719d
+def _together(unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return positions that bring rows of a unit together, (rows,) int, and where another unit begins, (rows,) bool."""
     order = np.argsort(unit, kind="stable")
-    begins = np.r_[True, unit[order][1:] != unit[order][:-1]]
+    return order, np.r_[True, unit[order][1:] != unit[order][:-1]]
+
+# %% ../../../notebooks/13_experiment/15_adjust.ipynb #ef0f2747
+def _before(vectors: np.ndarray, order: np.ndarray, begins: np.ndarray) -> np.ndarray | None:
+    """Return what each row's unit had summed up before it, (rows, k); None if no unit has two rows."""
     if begins.all():
         return None
     sums = np.cumsum(vectors[order], axis=0) - vectors[order]
-    start = np.maximum.accumulate(np.where(begins, np.arange(len(unit)), 0))
+    start = np.maximum.accumulate(np.where(begins, np.arange(len(order)), 0))
     result = np.empty_like(sums)
     result[order] = sums - sums[start]
     return result
 
-# %% ../../../notebooks/13_experiment/15_adjust.ipynb #e4ab9c6d
+# %% ../../../notebooks/13_experiment/15_adjust.ipynb #399805f3
 @dataclass(frozen=True)
 class Running:
     """The difference between two arms after each of several numbers of rows.
@@ -94,7 +98,7 @@ class Running:
     difference: np.ndarray
     error: np.ndarray
 
-# %% ../../../notebooks/13_experiment/15_adjust.ipynb #a6df9fd7
+# %% ../../../notebooks/13_experiment/15_adjust.ipynb #f3e41714
 def running(
     treated: np.ndarray,
     unit: np.ndarray,
@@ -122,8 +126,9 @@ def running(
     cut = lambda values: np.cumsum(np.add.reduceat(values[: at[-1]], np.r_[0, at[:-1]], axis=0), axis=0)
     sums, squares = cut(arms), products(arms, unit, at)
     count = cut(np.stack([treated, ~treated], axis=1).astype(float))
+    order, begins = _together(unit)
     fresh = np.zeros(len(unit), dtype=bool)
-    fresh[np.unique(unit, return_index=True)[1]] = True
+    fresh[order[begins]] = True
     units = cut(np.stack([fresh & treated, fresh & ~treated], axis=1).astype(float))
     slope = _slope(cut(np.stack([hard * loss, hard * hard, hard, loss, np.ones(len(loss))], axis=1) * w[:, None]))
     difference, error = _contrast(sums, squares, slope)
@@ -131,18 +136,20 @@ def running(
     with np.errstate(divide="ignore", invalid="ignore"):
         factor = units.sum(axis=1) / (units.sum(axis=1) - 4)  # means of two arms, a slope, and one for good measure
         error = np.where(few, np.inf, error * np.sqrt(factor))
+    tiny = 1e-9 * float(np.sqrt(np.mean(loss**2)))  # where arms lose the same, row by row, rounding is no difference
+    difference, error = np.where(np.abs(difference) < tiny, 0.0, difference), np.maximum(error, tiny)
     size = 2 * count[:, 0] * count[:, 1] / np.maximum(count.sum(axis=1), 1)
     pairs = np.minimum(units.sum(axis=1), count.min(axis=1))
     return Running(at, size, np.where(units.min(axis=1) > 0, units.min(axis=1), pairs), difference, error)
 
-# %% ../../../notebooks/13_experiment/15_adjust.ipynb #31ed9519
+# %% ../../../notebooks/13_experiment/15_adjust.ipynb #d9cac30f
 def centred(expected: np.ndarray | None, count: int) -> np.ndarray:
     """Return `expected` less its mean, (rows,); 0 where it is not known."""
     if expected is None or not np.isfinite(expected).any():
         return np.zeros(count)
     return np.nan_to_num(expected - np.nanmean(expected))
 
-# %% ../../../notebooks/13_experiment/15_adjust.ipynb #9d15ab39
+# %% ../../../notebooks/13_experiment/15_adjust.ipynb #f6788272
 def _slope(sums: np.ndarray) -> np.ndarray:
     """Return how much of `expected` is seen again in the loss, (points,); 0 where that cannot be told."""
     both, square, hard, loss, count = sums.T
@@ -150,7 +157,7 @@ def _slope(sums: np.ndarray) -> np.ndarray:
     varies = square - hard**2 / count
     return np.divide(both - hard * loss / count, varies, out=np.zeros(len(both)), where=varies > 1e-9 * (square + 1e-9))
 
-# %% ../../../notebooks/13_experiment/15_adjust.ipynb #b2b2efe9
+# %% ../../../notebooks/13_experiment/15_adjust.ipynb #423556ff
 def _contrast(sums: np.ndarray, squares: np.ndarray, slope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return difference and error of the adjusted means of two arms, of sums (.., 6) and squares (.., 6, 6)."""
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -162,7 +169,7 @@ def _contrast(sums: np.ndarray, squares: np.ndarray, slope: np.ndarray) -> tuple
         variance = np.einsum("pi,pij,pj->p", influence, squares, influence)
         return parts[0][0] - parts[1][0], np.sqrt(np.maximum(variance, 0.0))
 
-# %% ../../../notebooks/13_experiment/15_adjust.ipynb #a353e9e2
+# %% ../../../notebooks/13_experiment/15_adjust.ipynb #fa5b061e
 def stratified(treated: np.ndarray, loss: np.ndarray, expected: np.ndarray, strata: int = 5) -> tuple[float, float]:
     """Return the difference of the means of two arms and its error, by classes of `expected` of equal count.
 

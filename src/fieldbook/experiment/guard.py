@@ -78,6 +78,8 @@ def failures(trial: Trial, design: Design, error: float) -> Reading:
     if not count:
         return Reading("failures", 0.0, 0.0, design.failing, 0)
     share = float(trial.failed[trial.treated].mean())
+    if not share:
+        return Reading("failures", 0.0, 0.0, design.failing, count)
     own = won(trial.failed, design.failing, trial.treated)
     more = won(trial.treated, trial.share, trial.failed)
     least = np.minimum(np.maximum.accumulate(own), np.maximum.accumulate(more))

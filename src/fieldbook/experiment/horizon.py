@@ -85,14 +85,17 @@ def spread(loss: np.ndarray, expected: np.ndarray | None, unit: np.ndarray) -> f
     once = running(number % 2 == 0, number, loss, expected, at=np.array([len(loss)]))
     return float(once.error[0] * np.sqrt(once.size[0] / 2))
 
-# %% ../../../notebooks/13_experiment/25_horizon.ipynb #1326cf0b
-def horizon(loss: np.ndarray, expected: np.ndarray | None, unit: np.ndarray, design: Design) -> Horizon:
+# %% ../../../notebooks/13_experiment/25_horizon.ipynb #1dc54cd1
+def horizon(
+    loss: np.ndarray, expected: np.ndarray | None, unit: np.ndarray, design: Design, worthwhile: float | None = None
+) -> Horizon:
     """Return how long a test lasts, from rows that the champion answered before it.
 
     Parameters
     ----------
     loss, expected, unit : (rows,), as in `Trial`; rows without a known loss are left out.
     design : of the test.
+    worthwhile : the smallest difference worth a change, in money a row; a share of their loss if None.
 
     Raises
     ------
@@ -105,7 +108,7 @@ def horizon(loss: np.ndarray, expected: np.ndarray | None, unit: np.ndarray, des
     if len(np.unique(unit[known])) < 2 * design.least or np.ptp(loss[known]) == 0:
         raise FieldbookError(f"{known.sum()} outcomes of the champion do not say how its loss varies: wait for more")
     wide, mean = spread(loss[known], None if expected is None else expected[known], unit[known]), loss[known].mean()
-    least = design.worthwhile * abs(float(mean))
+    least = design.worthwhile * abs(float(mean)) if worthwhile is None else worthwhile
     longer = inflation(fractions(design), design.error, design.power)
     count = math.ceil(labels(wide, least, design.error, design.power) * longer)
     return Horizon(labels=count, worthwhile=six_digits(least), spread=six_digits(wide), loss=six_digits(float(mean)))
@@ -126,7 +129,7 @@ def read_out(trial: Trial, error: float = 0.05) -> dict[str, Any]:
     covariate = "expected" if np.isfinite(columns["expected"]).all() and np.ptp(columns["expected"]) > 0 else None
     mean = tt.Mean("loss", covariate, confidence_level=1 - error)
     ratio = tt.SampleRatio(trial.share / (1 - trial.share))
-    result = tt.Experiment(loss=mean, ratio=ratio).analyze(pd.DataFrame(columns), 0, 1)
+    result = tt.Experiment(loss=mean, ratio=ratio).analyze(pd.DataFrame(columns), 0)
     loss, dealt = result["loss"], result["ratio"]
     low, high = loss.effect_size_ci_lower, loss.effect_size_ci_upper
     return {"difference": loss.effect_size, "low": low, "high": high, "p": loss.pvalue, "mismatch": dealt.pvalue}

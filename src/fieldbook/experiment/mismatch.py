@@ -16,9 +16,8 @@ __all__ = ['dealt', 'Mismatch', 'looks', 'mismatch']
 
 # %% ../../../notebooks/13_experiment/35_mismatch.ipynb #cee1ccc1
 def dealt(trial: Trial) -> np.ndarray:
-    """Return for each unit, in the order in which they came, whether it was dealt to the challenger, (units,) bool."""
-    first = np.sort(np.unique(trial.unit, return_index=True)[1])
-    return trial.treated[first]
+    """Return the position of each unit's first row, (units,) int, in the order in which they came."""
+    return np.sort(np.unique(trial.unit, return_index=True)[1])
 
 # %% ../../../notebooks/13_experiment/35_mismatch.ipynb #0afbe7e8
 class Mismatch(NamedTuple):
@@ -38,24 +37,37 @@ def looks(count: int) -> np.ndarray:
     sizes = np.ceil(40_000 * 2.0 ** np.arange(-10, 21)).astype(int)
     return sizes[sizes <= count]
 
-# %% ../../../notebooks/13_experiment/35_mismatch.ipynb #0ee0a891
-def mismatch(treated: np.ndarray, share: float, at_most: float = 0.0005) -> Mismatch:
-    """Return whether units are dealt as planned, by exact binomial tests at fixed numbers of units.
+# %% ../../../notebooks/13_experiment/35_mismatch.ipynb #821a1127
+def mismatch(treated: np.ndarray, share: float, at_most: float = 0.0005, weight: np.ndarray | None = None) -> Mismatch:
+    """Return whether units are dealt as planned, by tests at fixed numbers of units.
 
     Parameters
     ----------
     treated : (units,) bool, in the order in which they were dealt.
     share : planned.
     at_most : p of a look below which it is a mismatch.
+    weight : (units,) one over the probability with which a unit met its arm, where that changed.
     """
-    from scipy.special import bdtr, bdtrc
-
     sizes = looks(len(treated))
+    sizes = sizes if weight is None else sizes[sizes >= 300]
     if not len(sizes):
         return Mismatch(len(treated), int(treated.sum()), 1.0, False)
     count = np.cumsum(treated)[sizes - 1]
-    below = bdtr(count.astype(float), sizes, share)
-    above = np.where(count > 0, bdtrc(np.maximum(count - 1, 0).astype(float), sizes, share), 1.0)
-    p = np.minimum(2 * np.minimum(below, above), 1.0)
+    p = _exact(count, sizes, share) if weight is None else _weighted(treated, weight, sizes)
     place = int(np.argmax(p < at_most)) if (p < at_most).any() else len(sizes) - 1
     return Mismatch(int(sizes[place]), int(count[place]), float(p[place]), bool(p[place] < at_most))
+
+# %% ../../../notebooks/13_experiment/35_mismatch.ipynb #fdb2a413
+def _exact(count: np.ndarray, sizes: np.ndarray, share: float) -> np.ndarray:
+    from scipy.special import bdtr, bdtrc
+
+    below = bdtr(count.astype(float), sizes, share)
+    above = np.where(count > 0, bdtrc(np.maximum(count - 1, 0).astype(float), sizes, share), 1.0)
+    return np.minimum(2 * np.minimum(below, above), 1.0)
+
+# %% ../../../notebooks/13_experiment/35_mismatch.ipynb #c1ad4b50
+def _weighted(treated: np.ndarray, weight: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    from scipy.special import ndtr
+
+    z = np.cumsum(np.where(treated, weight, -weight))[sizes - 1] / np.sqrt(np.cumsum(weight**2)[sizes - 1])
+    return 2 * ndtr(-np.abs(z))

@@ -21,7 +21,7 @@ from .trial import Trial
 State = Literal["too few", "mismatch", "roll back", "hold", "go on", "promote", "inconclusive"]
 
 # %% auto #0
-__all__ = ['State', 'Verdict', 'due', 'Seen', 'sentence', 'decided', 'verdict', 'history']
+__all__ = ['State', 'Verdict', 'due', 'Seen', 'sentence', 'decided', 'verdict', 'history', 'settled']
 
 # %% ../../../notebooks/13_experiment/45_verdict.ipynb #b12654ac
 class Verdict(Strict):
@@ -108,7 +108,8 @@ class Seen:
             self.readings.append(costs(of, moments, rows.treated, design, horizon))
             self.size = int(of.size[-1])
         both = np.intersect1d(trial.unit[trial.treated], trial.unit[~trial.treated])
-        self.dealt = None if len(both) else mismatch(dealt(trial), trial.share, design.mismatch)
+        first = trial.take(dealt(trial))
+        self.dealt = None if len(both) else mismatch(first.treated, trial.share, design.mismatch, first.weight)
 
     size = 0  # outcomes an arm
 
@@ -219,3 +220,17 @@ def history(
 ) -> list[dict[str, Any]]:
     """Return all looks so far, for a picture: share of the horizon, saving with its interval, z and its bound."""
     return Seen(trial, now, design, horizon, hours).looks
+
+# %% ../../../notebooks/13_experiment/45_verdict.ipynb #5e771ed1
+def settled(seen: Seen, design: Design) -> tuple[State, np.datetime64] | None:
+    """Return how a trial ended, and when; None if it has not."""
+    ends: list[tuple[np.datetime64, State]] = []
+    if seen.dealt is not None and seen.dealt.found:
+        ends.append((seen.trial.time[dealt(seen.trial)[seen.dealt.units - 1]], "mismatch"))
+    if seen.harm is not None:
+        ends.append((seen.harm.since, "roll back"))
+    if seen.crossed is not None:
+        ends.append((np.datetime64(seen.crossed["moment"]), "promote"))
+    elif len(seen.looks) == design.looks:
+        ends.append((np.datetime64(seen.looks[-1]["moment"]), "inconclusive"))
+    return min(ends)[::-1] if ends else None
