@@ -9,8 +9,7 @@ export BENTOML_DO_NOT_TRACK := True
 unexport $(filter MLFLOW_%,$(.VARIABLES))     # what a shell holds for other projects does not steer this one
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help repro test check site lab tune serve monitor tick bench container export runs lint lock clean env
-.PHONY: help repro test check site lab tune serve monitor replay bench container export runs lint lock clean env
+.PHONY: help repro test check site lab tune serve monitor tick replay bench container export runs lint lock clean env
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +57,7 @@ monitor: env  ## what the prediction log says: is the model still right, and if 
 
 tick: env  ## take in what is new, monitor, learn anew if due, judge what is tried; a scheduler calls it: conf/deploy/tick.cron
 	@$(BIN)/fieldbook tick
+
 replay: env  ## play the months after training -> logs/replay/ (FROM=... TO=... MODEL=... HTTP=hours LOGS=... TICK=1); goes on
 	@[ -d data/bento ] || $(MAKE) repro
 	@$(BIN)/fieldbook replay $(addprefix --from=,$(FROM)) $(addprefix --to=,$(TO)) $(addprefix --model=,$(MODEL)) \

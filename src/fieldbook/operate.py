@@ -142,6 +142,8 @@ def tick(
 ) -> None:
     """Do what is missing: take in what is new, monitor, learn anew if due, try what passed, judge what is tried."""
     at("continual.tick:main")(now, logs, at("experiment.models:folder_of")(models))
+
+
 @app.command()
 def replay(
     model: Annotated[Path | None, option("folder of the model; the project's if not given")] = None,
@@ -171,6 +173,8 @@ def offline(
 ) -> None:
     """Say what a model would have cost, by the log of another."""
     at("experiment.relive:main")(source, model, champion, models)
+
+
 @app.command()
 def proof(quick: Annotated[bool, typer.Option("--quick", help="a small part of it, and only printed")] = False) -> None:
     """Play planted challengers and count what verdicts get right -> tests/experiment/proof.json."""
