@@ -67,7 +67,7 @@ def test_who_does_not_answer_is_stopped_and_nobody_sees_it(
     """Within 50 requests dealt to it; every caller has the champion's answer; the plan says who, why and how sure."""
     bad, own = wind[1][how], wind[1]["same"]
     write_plan(models, Plan(number=1, champion=own, who="Ada", when="now", why="to see", test=WAYS[way](bad)))
-    body = [{**GOOD, "origin": name} for name in ("EWR", "JFK", "LGA", "BOS")]
+    body = [{**GOOD, "origin": name} for name in "EWR JFK LGA BOS ATL ORD LAX SFO".split()]
     with served(models / own, FIELDBOOK_MODELS=str(models)) as (client, front, logs):
         for _ in range(150):
             answer = client.post("/predict", json=body)
