@@ -101,6 +101,7 @@ def test_a_log_is_played_as_it_was(project: Path, begin: np.datetime64, tmp_path
     assert (answered(first.folder, task).decision == answered(again.folder, task).decision).all()
 
 
+@pytest.mark.slow
 def test_a_tick_changes_who_answers_and_the_log_judges_them(
     project: Path, begin: np.datetime64, tmp_path: Path
 ) -> None:
@@ -156,13 +157,13 @@ def command(project: Path, into: Path, begin: np.datetime64, days: int) -> list[
 def test_killed_at_any_moment_it_goes_on_with_nothing_twice_and_nothing_lost(
     project: Path, begin: np.datetime64, tmp_path: Path
 ) -> None:
-    """Killed five times, over HTTP and in process, it leaves what one that was never killed leaves."""
+    """Killed three times, over HTTP and in process, it leaves what one that was never killed leaves."""
     whole, broken, rng = tmp_path / "whole", tmp_path / "broken", random.Random(4)
     environment = {**os.environ, "FIELDBOOK_CHAMPION": str(project / "data/champion")}
     run = lambda into: subprocess.Popen(command(project, into, begin, 2), cwd=project, env=environment)
     assert run(whole).wait(timeout=120) == 0
     kills = 0
-    for share in [rng.uniform(0.1, 1.0) for _ in range(5)]:
+    for share in [rng.uniform(0.1, 1.0) for _ in range(3)]:
         process = run(broken)
         before, end = count(broken), time.monotonic() + 60
         wanted = before + max(1, int(share * (count(whole) - before) * 0.3))
@@ -172,7 +173,7 @@ def test_killed_at_any_moment_it_goes_on_with_nothing_twice_and_nothing_lost(
         process.send_signal(signal.SIGKILL)
         process.wait()
         wait_for_the_server(broken)
-    assert kills >= 4
+    assert kills >= 2
     assert run(broken).wait(timeout=120) == 0
     for name in ("predictions", "feedback"):
         assert rows_of(whole, name) == rows_of(broken, name)
