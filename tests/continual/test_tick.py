@@ -63,7 +63,7 @@ class Place:
         manifest = put(root / "data/champion", self.models)
         self.champion, self.title, self.task = manifest.version, manifest.name, manifest.framing.task
         how = ["error", "same", "flipped"] * DAYS
-        kinds = how[: DAYS // 2]
+        kinds = how[: (DAYS + 1) // 2]
         self.tried = [
             challenger(root / "data/champion", self.models, kind, promise=f"{n}") for n, kind in enumerate(kinds)
         ]

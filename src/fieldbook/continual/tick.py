@@ -27,7 +27,7 @@ from ..experiment.rollout import Rollout, title
 from ..monitor.monitor import main as monitor
 from ..monitor.monitor import moment
 from ..observe.log import files
-from ..package.manifest import champion_folder
+from ..package.manifest import champion_folder, read_manifest
 
 # %% auto #0
 __all__ = ['watch', 'roll', 'enter', 'steps', 'tick', 'main']
@@ -40,7 +40,7 @@ def watch(logs: Path, models: Path, now: np.datetime64) -> str:
     there = [path for name in ("predictions", "feedback") for path in files(logs, name)] if logs.is_dir() else []
     if not any(path.name.startswith("predictions") for path in there):
         return "no log yet"
-    seen = digest(str([(path.name, path.stat().st_size) for path in there]), champion.name)
+    seen = digest(str([(path.name, path.stat().st_size) for path in there]), read_manifest(champion).version)
     if [line["seen"] for line in noted(logs, "monitor")][-1:] == [seen]:
         return "nothing new since the last look"
     with redirect_stdout(StringIO()):
