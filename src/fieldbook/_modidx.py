@@ -251,6 +251,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'fieldbook/continual/retrain.py'),
                                              'fieldbook.continual.retrain._put': ( '14_continual/retrain.html#_put',
                                                                                    'fieldbook/continual/retrain.py'),
+                                             'fieldbook.continual.retrain.brought': ( '14_continual/retrain.html#brought',
+                                                                                      'fieldbook/continual/retrain.py'),
                                              'fieldbook.continual.retrain.going_on': ( '14_continual/retrain.html#going_on',
                                                                                        'fieldbook/continual/retrain.py'),
                                              'fieldbook.continual.retrain.keep_state': ( '14_continual/retrain.html#keep_state',

@@ -51,7 +51,7 @@ def test_it_goes_on_from_the_champion_and_says_so_in_its_settings(months: Projec
     assert settings["_target_"] == "fieldbook.continual.stateful.resumed"
     own = months.read("data/champion/manifest.json")["version"]
     state = months.read(f"models/states/{own}.json")
-    assert (settings["state"], settings["expected"]) == (f"models/states/{own}.joblib", state["digest"])
+    assert (settings["state"], settings["expected"]) == (f"tmp/states/{own}.joblib", state["digest"])
 
 
 def test_what_the_gate_rejects_is_told_in_a_line_and_put_nowhere(months: Project) -> None:

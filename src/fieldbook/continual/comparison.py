@@ -136,9 +136,10 @@ def sentences(rows: list[dict[str, Any]], unit: str) -> list[str]:
         told.append(f"{best['policy'].capitalize()} costs least: {saved}.")
     else:
         told.append(f"No policy clearly saves anything against {first}.")
-    idle = [row["policy"] for row in others if row["saved"]["low"] <= 0]
-    if idle:
-        told.append(f"Not clearly better than {first}: {words.listed(idle)}.")
+    worse = [row["policy"] for row in others if row["saved"]["high"] < 0]
+    idle = [row["policy"] for row in others if row["saved"]["low"] <= 0 <= row["saved"]["high"]]
+    for names, judged in ((idle, "Not clearly better"), (worse, "Clearly worse")):
+        told += [f"{judged} than {first}: {words.listed(names)}."] if names else []
     gain, sure = by["oracle"]["saved"]["value"], by["oracle, crosswise"]["saved"]["value"]
     told.append(f"In hindsight {words.number(gain)} {unit} could have been saved.")
     told.append(

@@ -25,8 +25,8 @@ from ..scope.promise import Service
 from ..serve.plan import VARIABLE, Version, current
 
 # %% auto #0
-__all__ = ['settings_of', 'wanted', 'State', 'keep_state', 'last_state', 'going_on', 'Retrained', 'named', 'retrain', 'own_files',
-           'main']
+__all__ = ['settings_of', 'wanted', 'State', 'keep_state', 'last_state', 'brought', 'going_on', 'Retrained', 'named', 'retrain',
+           'own_files', 'main']
 
 # %% ../../../notebooks/14_continual/25_retrain.ipynb #19ba22aa
 def settings_of(days: dict[str, date], models: list[str]) -> list[str]:
@@ -76,7 +76,14 @@ def last_state(models: Path) -> State:
         raise FieldbookError(f"a retraining needs rows that are split by time. {split.sentence}")
     return keep_state(models, version, Path("data/selection/champion/model.joblib"), split.validation)
 
-# %% ../../../notebooks/14_continual/25_retrain.ipynb #a8252b9c
+# %% ../../../notebooks/14_continual/25_retrain.ipynb #4494de49
+def brought(state: State, folder: Path = Path("tmp/states")) -> State:
+    """Return the same state as a file below this folder."""
+    near = folder / state.file.name
+    replace(near, state.file.read_bytes())
+    return state.model_copy(update={"file": near})
+
+# %% ../../../notebooks/14_continual/25_retrain.ipynb #3c017bc4
 def going_on(state: State, model: str, days: dict[str, date]) -> list[str]:
     """Return the overrides of settings with which a model goes on from a state.
 
@@ -100,7 +107,7 @@ def going_on(state: State, model: str, days: dict[str, date]) -> list[str]:
     builder = [f"model.{model}._target_=fieldbook.continual.stateful.resumed", f"model.{model}.small=[]"]
     return [*builder, *(f"+model.{model}.{key}={value}" for key, value in named.items())]
 
-# %% ../../../notebooks/14_continual/25_retrain.ipynb #f1cfa1f6
+# %% ../../../notebooks/14_continual/25_retrain.ipynb #b58c261c
 @dataclass(frozen=True)
 class Retrained:
     """A challenger in the folder of models.
@@ -118,13 +125,13 @@ class Retrained:
     commit: str
     ran: bool
 
-# %% ../../../notebooks/14_continual/25_retrain.ipynb #7b35a280
+# %% ../../../notebooks/14_continual/25_retrain.ipynb #d75b3c55
 def named(at: date, overrides: list[str], stateful: bool) -> str:
     """Return the name of a retraining: its day, and a digest of the code and settings of this workspace and its own."""
     here = git("rev-parse", "HEAD") + git("diff", "HEAD", "--", "conf", "src", "dvc.yaml", "dvc.lock")
     return f"{'onward' if stateful else 'retrain'}-{at}-{digest(here, json.dumps(overrides))[:8]}"
 
-# %% ../../../notebooks/14_continual/25_retrain.ipynb #ce589cab
+# %% ../../../notebooks/14_continual/25_retrain.ipynb #12547070
 def retrain(at: date, models: Path, stateful: bool = False) -> Retrained:
     """Learn the champion's model anew on what was known at a day, and put it into the folder of models.
 
@@ -144,8 +151,8 @@ def retrain(at: date, models: Path, stateful: bool = False) -> Retrained:
     split, asked = window(at, section("retraining", Retraining).window), wanted()
     overrides, files = settings_of(split.starts, asked), own_files(Path("data/sources"))
     if stateful:
-        state = last_state(models)
-        overrides, files = overrides + going_on(state, asked[0], split.starts), [*files, state.file]
+        state = brought(last_state(models))
+        overrides, files = overrides + going_on(state, asked[0], split.starts), [*files, state.file.parent]
     name = named(at, overrides, stateful)
     commit = commit_of(name)
     ran = commit is None
@@ -154,12 +161,12 @@ def retrain(at: date, models: Path, stateful: bool = False) -> Retrained:
     version = _put(commit, models, asked[0], name, split.validation)
     return Retrained(version, models / version, name, commit, ran)
 
-# %% ../../../notebooks/14_continual/25_retrain.ipynb #afe1eeee
+# %% ../../../notebooks/14_continual/25_retrain.ipynb #55543d3e
 def own_files(folder: Path) -> list[Path]:
     """Return files of your own that the stages read and git does not know."""
     return [Path(name) for name in git("ls-files", "--others", "-z", str(folder)).split("\0") if name]
 
-# %% ../../../notebooks/14_continual/25_retrain.ipynb #b9e49f2d
+# %% ../../../notebooks/14_continual/25_retrain.ipynb #d825a91d
 def _put(commit: str, models: Path, asked: str, name: str, until: date) -> str:
     """Put what an experiment made into the folder of models, whole; return its version."""
     models.mkdir(parents=True, exist_ok=True)
@@ -178,7 +185,7 @@ def _put(commit: str, models: Path, asked: str, name: str, until: date) -> str:
                 os.rename(made, draft)
     return manifest.version
 
-# %% ../../../notebooks/14_continual/25_retrain.ipynb #aeef7c6a
+# %% ../../../notebooks/14_continual/25_retrain.ipynb #7024634b
 def main(at: str | None = None, stateful: bool = False) -> None:
     """Command `retrain`: a challenger in `models/`, or why there is none."""
     try:
