@@ -1,6 +1,5 @@
 """Statistics of a rollout against other people's, and against what they promise."""
 
-import time
 from dataclasses import replace
 
 import numpy as np
