@@ -1187,6 +1187,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'fieldbook/experiment/proof.py'),
                                             'fieldbook.experiment.proof._drafts': ( '13_experiment/proof.html#_drafts',
                                                                                     'fieldbook/experiment/proof.py'),
+                                            'fieldbook.experiment.proof._mixed': ( '13_experiment/proof.html#_mixed',
+                                                                                   'fieldbook/experiment/proof.py'),
                                             'fieldbook.experiment.proof._rates': ( '13_experiment/proof.html#_rates',
                                                                                    'fieldbook/experiment/proof.py'),
                                             'fieldbook.experiment.proof._row': ( '13_experiment/proof.html#_row',

@@ -34,7 +34,7 @@ def test_errors_are_what_was_tolerated(figures: dict[str, Any]) -> None:
 
 def test_power_is_that_of_a_fixed_test_on_fewer_labels(figures: dict[str, Any]) -> None:
     """One that saves what is worthwhile is promoted about as often, on at most four fifths of the labels."""
-    better = figures["rates"]["better by a little"]
+    better = figures["rates"]["better"]
     assert better["promote"]["high"] >= 0.78 and better["labels"] <= 0.80
     assert better["promote"]["value"] > better["looking once"]["value"] - 0.03
 
@@ -51,13 +51,13 @@ def test_harm_is_stopped_in_time(figures: dict[str, Any]) -> None:
 
 def test_no_harmful_challenger_is_ever_promoted(figures: dict[str, Any]) -> None:
     """Of all rollouts of those who do harm, by whichever way."""
-    for name in (*SOON, "worse on one slice", "worse by a little"):
+    for name in (*SOON, "flipped", "worse on one slice", "worse by a little"):
         for way, ends in figures["ends"][name].items():
             assert sum(one.startswith("promote") for one in ends) <= 0.05 * len(ends), (name, way)
 
 
 def test_a_mismatch_is_found_as_often_as_a_fixed_test_would(figures: dict[str, Any]) -> None:
-    """51 to 49 within 40,000 units: a fixed test at this p finds 70 %; units dealt as planned are hardly ever called."""
+    """51 to 49 within 40,000 units: a fixed test at this p finds 70 %; others are hardly ever called."""
     assert figures["mismatch"]["51%"]["found"]["value"] >= 0.65
     assert figures["mismatch"]["50%"]["found"]["value"] <= 0.008
 
