@@ -161,7 +161,7 @@ def summed(lines: list[str]) -> dict[str, Any]:
     }
 
 # %% ../../../notebooks/13_experiment/95_proof.ipynb #2ec16160
-def proof(data: Path, runs: int = 1000, each: int = 10) -> dict[str, Any]:
+def proof(data: Path, runs: int = 2000, each: int = 20) -> dict[str, Any]:
     """Return all figures.
 
     Parameters
