@@ -14,6 +14,7 @@ from functools import lru_cache
 from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ __all__ = ['DESIGN', 'LITTLE', 'STATES', 'SOON', 'begins', 'played', 'rates', 'c
 # %% ../../../notebooks/13_experiment/95_proof.ipynb #fa346207
 DESIGN = Design(
     worthwhile=0.05,
-    error=0.05,
+    error=0.04,
     power=0.8,
     looks=14,
     harm=0.01,
@@ -78,7 +79,7 @@ def played(data: Path, name: str, seed: int, mixed: bool = False) -> tuple[str, 
     once = 2 * labels(on.horizon.spread, on.horizon.worthwhile, DESIGN.error, DESIGN.power)
     there = trial.take(entered(trial, on.hours)[0][:once])
     last = running(there.treated, there.unit, there.loss, there.expected, at=np.array([len(there)]))
-    return end.state, end.labels, bool(-last.difference[0] > 1.644854 * last.error[0])
+    return end.state, end.labels, bool(-last.difference[0] > NormalDist().inv_cdf(1 - DESIGN.error) * last.error[0])
 
 # %% ../../../notebooks/13_experiment/95_proof.ipynb #e28736cf
 def _mixed(trial: Trial, rng: np.random.Generator) -> Trial:
