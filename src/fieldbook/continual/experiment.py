@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from configparser import RawConfigParser
 from contextlib import chdir
 from pathlib import Path
@@ -149,6 +149,7 @@ def _work(name: str, problem: str, overrides: list[str], files: list[Path]) -> N
     remove(APART)  # of one that was killed
     APART.mkdir(parents=True)
     os.environ |= {"DVC_ROOT": str(project), "DVC_EXP_NAME": name}  # the environment and MLflow's record are there
+    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))  # a single model is heavy: all cores are its own
     try:
         clone(place, files)
         with chdir(place):
@@ -217,14 +218,13 @@ def run(
     return commit
 
 # %% ../../../notebooks/14_continual/22_experiment.ipynb #173d5ddc
-def take_out(commit: str, path: str, to: Path) -> None:
-    """Copy a file or folder that an experiment made.
+def take_out(commit: str, wanted: Mapping[str, Path]) -> None:
+    """Copy files or folders that an experiment made.
 
     Parameters
     ----------
     commit : of the experiment.
-    path : in its workspace.
-    to : where it is put; not there yet.
+    wanted : by the path in its clone, where it is put; not there yet.
 
     Raises
     ------
@@ -233,7 +233,10 @@ def take_out(commit: str, path: str, to: Path) -> None:
     """
     from dvc.api import DVCFileSystem
 
-    try:
-        DVCFileSystem(".", rev=commit).get(path, str(to), recursive=True)
-    except (OSError, KeyError) as error:
-        raise FieldbookError(f"{path} of {commit[:7]} is not in DVC's cache ({error}): remove the experiment") from None
+    made = DVCFileSystem(".", rev=commit)
+    for path, to in wanted.items():
+        try:
+            made.get(path, str(to), recursive=True)
+        except (OSError, KeyError) as error:
+            told = f"is not in DVC's cache ({error}): `dvc exp remove` the experiment"
+            raise FieldbookError(f"{path} of {commit[:7]} {told}") from None

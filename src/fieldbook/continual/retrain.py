@@ -177,12 +177,11 @@ def _put(commit: str, models: Path, asked: str, name: str, until: date) -> str:
     models.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".retrained-", dir=models) as folder:
         made, fitted = Path(folder) / "champion", Path(folder) / "model.joblib"
-        take_out(commit, "data/champion", made)
+        take_out(commit, {"data/champion": made, "data/selection/champion/model.joblib": fitted})
         manifest = read_manifest(made)
         if manifest.model != asked:
             raise Rejected(f"{name}: {asked} does not pass the gate, and {manifest.model} does: nothing is replaced")
         if not (models / manifest.version).exists():
-            take_out(commit, "data/selection/champion/model.joblib", fitted)
             keep_state(models, manifest.version, fitted, until)
             with drafted(models / manifest.version) as draft:
                 os.rename(made, draft)
