@@ -149,7 +149,6 @@ def _work(name: str, problem: str, overrides: list[str], files: list[Path]) -> N
     remove(APART)  # of one that was killed
     APART.mkdir(parents=True)
     os.environ |= {"DVC_ROOT": str(project), "DVC_EXP_NAME": name}  # the environment and MLflow's record are there
-    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))  # a single model is heavy: all cores are its own
     try:
         clone(place, files)
         with chdir(place):
