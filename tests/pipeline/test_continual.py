@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import time
+from pathlib import Path
 
 import pytest
 from scratch import Project, errors
@@ -28,8 +32,11 @@ def models(project: Project) -> list[str]:
 
 
 def test_a_challenger_is_made_once_and_the_workspace_is_left_alone(months: Project) -> None:
+    months.edit("conf/continual.yaml", r"look: \d+", "look: 3")  # somebody works on
     before, aliases = months.files(*WATCHED), months.aliases()
-    months.do("python3", "src", "retrain", "--at", "2024-04-05")
+    first = months.do("python3", "src", "retrain", "--at", "2024-04-05")
+    assert "no change of conf/continual.yaml (1 changed)" in first.stdout
+    assert not [path for path in (months.path / "tmp/retrain").iterdir()] and "[4/" in first.stdout
     (version,) = models(months)
     manifest = months.read(f"models/{version}/manifest.json")
     assert manifest["version"] == version != months.read("data/champion/manifest.json")["version"]
@@ -42,6 +49,36 @@ def test_a_challenger_is_made_once_and_the_workspace_is_left_alone(months: Proje
     assert months.read(f"models/states/{version}.json")["until"] == "2024-03-09"
     lineage = json.loads(months.do("python3", "src", "lineage", manifest["lineage"]["id"]).stdout)
     assert lineage["model"] == manifest["model"]
+
+
+def test_killed_it_ends_whole_and_leaves_nothing_that_hinders_the_next(months: Project) -> None:
+    head, before = months.do("git", "rev-parse", "HEAD").stdout, months.files(*WATCHED)
+    command = ["python3", "src", "retrain", "--at", "2024-04-12"]
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=months.path, env=months.environment(), **pipes) as process:
+        assert process.stdout and any("leakage" in line for line in process.stdout)
+        assert at_work(months)
+        process.kill()
+    left, until = at_work(months), time.monotonic() + 20
+    while left and time.monotonic() < until:
+        time.sleep(0.2)
+        left = at_work(months)
+    assert not left and models(months) == [] and months.files(*WATCHED) == before
+    assert months.do("git", "rev-parse", "HEAD").stdout == head and not months.do("git", "status", "-s").stdout
+    months.do(*command)
+    assert len(models(months)) == 1 and not list((months.path / "tmp/retrain").iterdir())
+
+
+def at_work(project: Project) -> list[int]:
+    """Return the processes that run in the project's folder or below it."""
+    result = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and Path(os.readlink(entry / "cwd")).is_relative_to(project.path):
+                result.append(int(entry.name))
+        except OSError:
+            continue  # ended meanwhile, or another's
+    return result
 
 
 def test_it_goes_on_from_the_champion_and_says_so_in_its_settings(months: Project) -> None:

@@ -152,7 +152,7 @@ def _open(examiner: Examiner, model: int, week: int) -> list[str]:
 
 # %% ../../../notebooks/14_continual/74_examiner.ipynb #563eb565
 def staleness(examiner: Examiner, week: int, learnt: int, tried: int) -> float:
-    """Return what a model's age has cost since the last retraining, up to the beginning of a week.
+    """Return what a model's age will have cost since the last retraining, by the end of a week that begins.
 
     Parameters
     ----------
@@ -170,4 +170,4 @@ def staleness(examiner: Examiner, week: int, learnt: int, tried: int) -> float:
         extra = sum(sums[n - age][n] - sums[n][n] for n in range(age, week))
         costs.append({"age": age, "value": 1000 * float(extra) / max(counts[age:].sum(), 1)})
     traffic = float(counts.sum()) / week
-    return stale(costs, week - learnt, traffic) - stale(costs, tried - learnt, traffic)
+    return stale(costs, week + 1 - learnt, traffic) - stale(costs, tried - learnt, traffic)

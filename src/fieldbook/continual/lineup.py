@@ -153,9 +153,10 @@ def carried_on(given: Material, before: Candidate, at: date, store: Path) -> Can
 
     def make(past: pd.DataFrame) -> Any:
         new = past[past["as_of"] >= until]
-        return onward(joblib.load(before.file), new[given.names], given.recipe.task.targets(new["label"].to_numpy()))
+        target = given.recipe.task.targets(new["label"].to_numpy())
+        return onward(joblib.load(before.file), new[given.names], target, len(new) / len(past))
 
-    return _kept(given, at, digest(before.file.stem, str(at), "on"), store, make)
+    return _kept(given, at, digest(before.file.stem, str(at), "by rows"), store, make)
 
 # %% ../../../notebooks/14_continual/70_lineup.ipynb #6bd6d1f7
 @dataclass(frozen=True)

@@ -22,18 +22,19 @@ from ..model.network import EmbeddingNetwork, EmbeddingRegressor
 from ..model.pipeline import tabular
 
 # %% auto #0
-__all__ = ['PART', 'STEPS', 'more_trees', 'onward', 'Resumed', 'read_state', 'resumed']
+__all__ = ['PART', 'more_trees', 'onward', 'Resumed', 'read_state', 'resumed']
 
 # %% ../../../notebooks/14_continual/20_stateful.ipynb #9881df58
-PART = 0.25  # of the way from what was known to what the new rows say
+PART = 0.25  # of the way from what was known to what the new rows say, if nobody says how many rows were known
 
 # %% ../../../notebooks/14_continual/20_stateful.ipynb #37b44413
-def more_trees(rate: float) -> int:
-    """Return how many trees go that part of the way, with a learning rate."""
-    return max(1, round(float(np.log(1 - PART) / np.log(1 - min(rate, PART)))))
+def more_trees(rate: float, part: float) -> tuple[int, float]:
+    """Return how many trees go a part of the way, and with which learning rate, which is at most the given one."""
+    trees = max(1, int(np.ceil(round(float(np.log1p(-part) / np.log1p(-min(rate, 0.9))), 6))))
+    return trees, float(1 - (1 - part) ** (1 / trees))
 
 # %% ../../../notebooks/14_continual/20_stateful.ipynb #c8ddd5ff
-def _more_trees(model: Any, inputs: np.ndarray, target: np.ndarray) -> Any:
+def _more_trees(model: Any, inputs: np.ndarray, target: np.ndarray, part: float) -> Any:
     bins = model._bin_mapper  # there is no public way to keep them
 
     def bin_data(rows: np.ndarray, sample_weight: Any = None, is_training_data: bool = True) -> np.ndarray:
@@ -41,29 +42,23 @@ def _more_trees(model: Any, inputs: np.ndarray, target: np.ndarray) -> Any:
         binned = bins.transform(rows)
         return np.asfortranarray(binned) if is_training_data else np.ascontiguousarray(binned)
 
-    model.set_params(warm_start=True, max_iter=model.n_iter_ + more_trees(model.learning_rate))
+    usual = model.learning_rate
+    trees, rate = more_trees(usual, part)
+    model.set_params(warm_start=True, max_iter=model.n_iter_ + trees, learning_rate=rate)
     model._bin_data = bin_data
     try:
         return model.fit(inputs, target)
     finally:
         del model._bin_data
-        model.set_params(warm_start=False)
-
-# %% ../../../notebooks/14_continual/20_stateful.ipynb #2b02f8c6
-STEPS = 5  # of the solver: some of the way from what was known to what the new rows say
+        model.set_params(warm_start=False, learning_rate=usual)
 
 # %% ../../../notebooks/14_continual/20_stateful.ipynb #b152a8e1
-def _few_steps(model: LogisticRegression, inputs: np.ndarray, target: np.ndarray) -> LogisticRegression:
-    import warnings
-
-    from sklearn.exceptions import ConvergenceWarning
-
-    allowed = model.max_iter
-    model.set_params(warm_start=True, max_iter=STEPS)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # that is the idea
-        model.fit(inputs, target)
-    return model.set_params(warm_start=False, max_iter=allowed)
+def _part_way(model: LogisticRegression, inputs: np.ndarray, target: np.ndarray, part: float) -> LogisticRegression:
+    weights, bias = model.coef_, model.intercept_
+    model.set_params(warm_start=True).fit(inputs, target)
+    model.coef_ = weights + part * (model.coef_ - weights)
+    model.intercept_ = bias + part * (model.intercept_ - bias)
+    return model.set_params(warm_start=False)
 
 # %% ../../../notebooks/14_continual/20_stateful.ipynb #84f84162
 def _more_epochs(model: Any, inputs: np.ndarray, target: np.ndarray) -> Any:
@@ -105,10 +100,11 @@ def _events(model: Any, target: np.ndarray) -> np.ndarray:
     return (target[:, None] == classes).astype(float)
 
 # %% ../../../notebooks/14_continual/20_stateful.ipynb #e3a27d6e
-def _on(model: Any, inputs: np.ndarray, target: np.ndarray) -> Any:
+def _on(model: Any, inputs: np.ndarray, target: np.ndarray, part: float) -> Any:
     """Return an estimator that has learnt from more rows; it is changed."""
     if isinstance(model, MultiOutputClassifier):
-        model.estimators_ = [_on(one, inputs, column) for one, column in zip(model.estimators_, np.asarray(target).T)]
+        columns = np.asarray(target).T
+        model.estimators_ = [_on(one, inputs, column, part) for one, column in zip(model.estimators_, columns)]
         return model
     missing = set(getattr(model, "classes_", [])) - set(np.unique(target)) if np.ndim(target) == 1 else set()
     if isinstance(model, EmbeddingNetwork | EmbeddingRegressor):
@@ -118,14 +114,14 @@ def _on(model: Any, inputs: np.ndarray, target: np.ndarray) -> Any:
     if missing and isinstance(model, HistGradientBoostingClassifier | LogisticRegression):
         raise FieldbookError(f"the new rows have no label {min(missing):g}: wait, or learn from scratch")
     if isinstance(model, HistGradientBoostingClassifier | HistGradientBoostingRegressor):
-        return _more_trees(model, inputs, target)
+        return _more_trees(model, inputs, target, part)
     if isinstance(model, LogisticRegression):
-        return _few_steps(model, inputs, target)
+        return _part_way(model, inputs, target, part)
     name = type(model).__name__
     raise FieldbookError(f"{name} cannot go on from a state: learn from scratch, or take another model")
 
 # %% ../../../notebooks/14_continual/20_stateful.ipynb #8eff34b0
-def onward(model: Pipeline, rows: pd.DataFrame, target: np.ndarray) -> Pipeline:
+def onward(model: Pipeline, rows: pd.DataFrame, target: np.ndarray, part: float = PART) -> Pipeline:
     """Return a model that has gone on to learn from new rows; the given one stays as it is.
 
     Parameters
@@ -133,6 +129,7 @@ def onward(model: Pipeline, rows: pd.DataFrame, target: np.ndarray) -> Pipeline:
     model : fitted, as `train` leaves it.
     rows : (rows, features) of the feature table, in the order of time.
     target : (rows,) or (rows, labels) what the framing fits to.
+    part : of all rows of the window, those that are new: as far trees and weights of a linear model go.
 
     Raises
     ------
@@ -144,7 +141,7 @@ def onward(model: Pipeline, rows: pd.DataFrame, target: np.ndarray) -> Pipeline:
     following = copy.deepcopy(model)
     inputs = rows if len(following.steps) == 1 else following[:-1].transform(rows)
     with threadpool_limits(limits=1, user_api="blas"):
-        _on(following.steps[-1][1], inputs, target)
+        _on(following.steps[-1][1], inputs, target, part)
     return following
 
 # %% ../../../notebooks/14_continual/20_stateful.ipynb #8f94bab5
@@ -162,7 +159,7 @@ class Resumed(Pipeline):
         """Learn from the latest rows of X, in the order of time, and their targets."""
         if params:
             raise FieldbookError("a model that goes on from a state weighs all rows alike: learn from scratch")
-        self.steps = onward(Pipeline(self.steps), X.iloc[-self.latest :], y[-self.latest :]).steps
+        self.steps = onward(Pipeline(self.steps), X.iloc[-self.latest :], y[-self.latest :], self.latest / len(X)).steps
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
