@@ -62,6 +62,7 @@ class Since(Strict):
     alerts : rules of the monitor with an open alert.
     figures : value, low and high of metrics over the last weeks, by name.
     stale : what the model's age has cost so far, in the scope's unit; None if nobody has measured it.
+    how : that was measured, in words.
     """
 
     days: float
@@ -69,6 +70,7 @@ class Since(Strict):
     alerts: list[str] = []
     figures: dict[str, dict[str, float | None]] = {}
     stale: float | None = None
+    how: str = ""
 
 # %% ../../../notebooks/14_continual/30_trigger.ipynb #01ebfd8c
 def due(since: Since, trigger: Trigger, price: float | None = None) -> list[str]:
@@ -98,7 +100,10 @@ def due(since: Since, trigger: Trigger, price: float | None = None) -> list[str]
     if trigger.bound is not None:
         reasons += _broken(trigger.bound, since.figures)
     if trigger.cost and since.stale is not None and since.stale >= price:
-        told = f"the model's age has cost {words.number(since.stale)}, and a retraining costs {words.number(price)}"
+        how = f" ({since.how})" if since.how else ""
+        told = (
+            f"the model's age has cost {words.number(since.stale)}{how}, and a retraining costs {words.number(price)}"
+        )
         reasons.append(told)
     return reasons
 
