@@ -72,17 +72,15 @@ def seen_by(logs: Path, folder: Path, since: np.datetime64) -> dict[str, Any]:
     report = json.loads(place.read_text()) if place.exists() else {}
     if report.get("version") != read_manifest(folder).version:
         return {}
-    kinds = section("monitor", Monitor).windows
-    ended = [
-        one for one in report["windows"] if one["lost"] and (kinds[one["window"]].hours or kinds[one["window"]].rows)
-    ]
+    kinds = {name: kind for name, kind in section("monitor", Monitor).windows.items() if kind.hours or kind.rows}
+    ended = [one for one in report["windows"] if one["lost"] and one["window"] in kinds]
     length = lambda one: np.datetime64(one["ends"]) - np.datetime64(one["begins"])
     last = max(ended, key=lambda one: (length(one), one["ends"]), default=None)
     figures = {**last["lost"]["metrics"], "rise": last["lost"]["whole"]["change"]} if last else {}
-    return {"figures": figures, **_aged(report, [one for one in ended if not kinds[one["window"]].every], since)}
+    return {"figures": figures, **_aged([one for one in ended if not kinds[one["window"]].every], since)}
 
 # %% ../../../notebooks/14_continual/86_renew.ipynb #c86e0a03
-def _aged(report: dict[str, Any], windows: Sequence[dict[str, Any]], since: np.datetime64) -> dict[str, Any]:
+def _aged(windows: Sequence[dict[str, Any]], since: np.datetime64) -> dict[str, Any]:
     """Return what the model's age has cost, and how that is known, by windows that do not overlap within a kind."""
     after = [one for one in windows if np.datetime64(one["begins"]) >= since]
     first = {one["window"]: one["begins"] for one in reversed(after)}
@@ -102,9 +100,8 @@ def happened(logs: Path, folder: Path, now: np.datetime64) -> Since:
     told = still_open(alerts(logs / "monitor")) if (logs / "monitor").is_dir() else []
     labels = labels_since(logs, since, now) if logs.is_dir() else 0
     days = round(float((now - since) / np.timedelta64(1, "D")), 3)
-    return Since(
-        days=days, labels=labels, alerts=sorted({alert.rule for alert in told}), **seen_by(logs, folder, since)
-    )
+    rules = sorted({alert.rule for alert in told})
+    return Since(days=days, labels=labels, alerts=rules, **seen_by(logs, folder, since))
 
 # %% ../../../notebooks/14_continual/86_renew.ipynb #08ccd2d2
 def renew(logs: Path, models: Path, plans: Sequence[Plan], now: np.datetime64) -> str:

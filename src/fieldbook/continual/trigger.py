@@ -100,10 +100,8 @@ def due(since: Since, trigger: Trigger, price: float | None = None) -> list[str]
     if trigger.bound is not None:
         reasons += _broken(trigger.bound, since.figures)
     if trigger.cost and since.stale is not None and since.stale >= price:
-        how = f" ({since.how})" if since.how else ""
-        told = (
-            f"the model's age has cost {words.number(since.stale)}{how}, and a retraining costs {words.number(price)}"
-        )
+        cost = words.number(since.stale) + (f" ({since.how})" if since.how else "")
+        told = f"the model's age has cost {cost}, and a retraining costs {words.number(price)}"
         reasons.append(told)
     return reasons
 
