@@ -6,15 +6,14 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .. import FieldbookError
 from .diary import note, noted
+from .experiment import Rejected
 from .retrain import retrain
 from .trigger import Since, Trigger, due
 from .window import Retraining
@@ -129,10 +128,10 @@ def renew(logs: Path, models: Path, plans: Sequence[Plan], now: np.datetime64) -
         return f"not due after {since.days:.1f} days and {since.labels:,} labels"
     try:
         version, why = retrain(day, models).version, "it has passed the gate"
-    except FieldbookError as error:
-        if not re.search("pass the gate|passes every limit", str(error)):
-            raise FieldbookError(f"{error} (it is due, since {'; '.join(reasons)})") from None
+    except Rejected as error:
         version, why = None, str(error)
+    except FieldbookError as error:
+        raise FieldbookError(f"{error} (it is due, since {'; '.join(reasons)})") from None
     note(logs, "learn", f"{now.astype('datetime64[ms]')}", at=str(day), version=version, reasons=reasons, why=why)
     return f"{version or 'nothing'}: {why} (due, since {'; '.join(reasons)})"
 

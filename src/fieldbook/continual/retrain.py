@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from .. import FieldbookError
-from .experiment import commit_of, git, run, take_out
+from .experiment import Rejected, commit_of, git, run, take_out, uncommitted
 from .window import Retraining, window
 from ..core.files import digest, drafted, replace
 from ..core.section import section
@@ -127,12 +128,13 @@ class Retrained:
 
 # %% ../../../notebooks/14_continual/25_retrain.ipynb #d75b3c55
 def named(at: date, overrides: list[str], stateful: bool) -> str:
-    """Return the name of a retraining: its day, and a digest of the code and settings of this workspace and its own."""
-    here = git("rev-parse", "HEAD") + git("diff", "HEAD", "--", "conf", "src", "dvc.yaml", "dvc.lock")
-    return f"{'onward' if stateful else 'retrain'}-{at}-{digest(here, json.dumps(overrides))[:8]}"
+    """Return the name of a retraining: its day, and a digest of the last commit and its own settings."""
+    return f"{'onward' if stateful else 'retrain'}-{at}-{digest(git('rev-parse', 'HEAD'), json.dumps(overrides))[:8]}"
 
 # %% ../../../notebooks/14_continual/25_retrain.ipynb #12547070
-def retrain(at: date, models: Path, stateful: bool = False) -> Retrained:
+def retrain(
+    at: date, models: Path, stateful: bool = False, show: Callable[[str], None] = lambda line: None
+) -> Retrained:
     """Learn the champion's model anew on what was known at a day, and put it into the folder of models.
 
     Parameters
@@ -140,11 +142,14 @@ def retrain(at: date, models: Path, stateful: bool = False) -> Retrained:
     at : the first day that is not known yet, UTC.
     models : the folder of models.
     stateful : whether to go on from the last state, and not from scratch.
+    show : is told how far it is.
 
     Raises
     ------
+    Rejected
+        If the gate rejects it; then nothing is put there.
     FieldbookError
-        If the gate rejects it, or a stage fails; then nothing is put there.
+        If a stage fails; likewise.
     """
     if section("split", Split).method != "time":
         raise FieldbookError(f"a retraining needs rows that are split by time. {section('split', Split).sentence}")
@@ -157,7 +162,7 @@ def retrain(at: date, models: Path, stateful: bool = False) -> Retrained:
     commit = commit_of(name)
     ran = commit is None
     if ran:
-        commit = run(name, overrides, ["package", "track"], files)
+        commit = run(name, section("name", str), overrides, files, show)
     version = _put(commit, models, asked[0], name, split.validation)
     return Retrained(version, models / version, name, commit, ran)
 
@@ -172,14 +177,11 @@ def _put(commit: str, models: Path, asked: str, name: str, until: date) -> str:
     models.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".retrained-", dir=models) as folder:
         made, fitted = Path(folder) / "champion", Path(folder) / "model.joblib"
-        take_out(commit, "data/champion", made)
+        take_out(commit, {"data/champion": made, "data/selection/champion/model.joblib": fitted})
         manifest = read_manifest(made)
         if manifest.model != asked:
-            raise FieldbookError(
-                f"{name}: {asked} does not pass the gate, and {manifest.model} does: nothing is replaced"
-            )
+            raise Rejected(f"{name}: {asked} does not pass the gate, and {manifest.model} does: nothing is replaced")
         if not (models / manifest.version).exists():
-            take_out(commit, "data/selection/champion/model.joblib", fitted)
             keep_state(models, manifest.version, fitted, until)
             with drafted(models / manifest.version) as draft:
                 os.rename(made, draft)
@@ -192,7 +194,9 @@ def main(at: str | None = None, stateful: bool = False) -> None:
         day = date.fromisoformat(at) if at else datetime.now(UTC).date()
     except ValueError:
         raise FieldbookError(f"--at {at}: write a day, as in 2013-05-01") from None
-    made = retrain(day, Path(os.environ.get(VARIABLE, "models")), stateful)
+    if changed := uncommitted():
+        print(f"retrain: uses what is committed, and so no change of {changed[0]} ({len(changed)} changed)")
+    made = retrain(day, Path(os.environ.get(VARIABLE, "models")), stateful, print)
     figures: dict[str, Any] = read_manifest(made.folder).metrics.validation
     told = ", ".join(
         f"{name} {figures[name]['value']:.4g}" for name in ("expected_cost", "roc_auc", "mae") if name in figures
