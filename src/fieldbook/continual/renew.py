@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import FieldbookError
 from .diary import note, noted
 from .experiment import Rejected
 from .retrain import retrain
