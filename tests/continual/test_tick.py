@@ -54,7 +54,7 @@ class Place:
         shutil.copytree(root / "data/selection/champion", folder / "data/selection/champion")
         self.set(
             "monitor",
-            windows={"now": {"hours": 24}},
+            windows={"now": {"hours": 24, "most": 4}},
             sure={"replicates": 20, "confidence": 0.95, "bins": 10, "metrics": []},
         )
         rules = {name: rule for name, rule in self.get("rules").items() if rule.get("over") == ["now"]}

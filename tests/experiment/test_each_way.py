@@ -21,6 +21,7 @@ from fieldbook.experiment.models import put
 from fieldbook.features.request import frame_arrays, records
 from fieldbook.observe.log import records as logged
 from fieldbook.operate import app
+from fieldbook.serve.plan import Plan, write_plan
 from fieldbook.serve.planted import challenger
 from fieldbook.serve.servable import Servable
 
@@ -42,9 +43,11 @@ class Live:
     acts: np.ndarray
     words: tuple[str, str]
     draw: np.random.Generator = field(default_factory=lambda: np.random.default_rng(3))
+    asks: int = 0
+    clock: datetime = field(default_factory=lambda: datetime.now(UTC) - timedelta(hours=2))
 
     def play(self, requests: int, rows: int = 1, wrong: float = 0.9) -> None:
-        """Ask, and tell what came of it.
+        """Ask once a second, by a clock of its own, and tell what came of it.
 
         Parameters
         ----------
@@ -54,22 +57,29 @@ class Live:
         for _ in range(requests):
             some = self.draw.integers(len(self.asked), size=rows)
             sent = json.dumps([self.asked[n] for n in some])
-            status, body = self.caller.ask("POST", "/predict", sent.encode())
+            self.asks, self.clock = self.asks + 1, self.clock + timedelta(seconds=1)
+            told_at = {"x-time": self.clock.isoformat(), "x-request-id": f"request-{self.asks}"}
+            status, body = self.caller.ask("POST", "/predict", sent.encode(), told_at)
             assert status == 200, body
             told = json.loads(body)
             happens = self.acts[some] ^ (self.draw.random(rows) < wrong)
             came = [{"request_id": one["request_id"], "outcome": self.words[int(so)]} for one, so in zip(told, happens)]
-            bearer = {"authorization": f"Bearer {self.stage.token}"}
+            bearer = {"authorization": f"Bearer {self.stage.token}", "x-time": self.clock.isoformat()}
             assert self.caller.ask("POST", "/feedback", json.dumps(came).encode(), bearer)[0] == 202
 
     def command(self, *words: str) -> str:
         """Run a command; return what it prints. Outcomes are no longer young: it looks three days later."""
+        said = self.said(*words)
+        wait_for_plan(self.caller, self.stage)
+        return said
+
+    def said(self, *words: str) -> str:
+        """Run a command, and do not wait until the service follows it."""
         late = f"{datetime.now(UTC) + timedelta(days=3):%Y-%m-%dT%H:%M:%S}"
         place = ["--models", str(self.stage.models)]
         place += ["--now", late, "--logs", str(self.stage.folder)] if words[-1] in ("status", "tick") else []
         done = CliRunner().invoke(app, [*words, *place])
         assert done.exit_code == 0, (done.output, done.exception)
-        wait_for_plan(self.caller, self.stage)
         return done.output
 
     def arms(self) -> pd.DataFrame:
@@ -101,6 +111,7 @@ def live(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
             (task.negative, task.positive),
         )
         one.play(60, 8)
+        one.clock = datetime.now(UTC) + timedelta(minutes=1)  # all that follows is later than the plan
         yield one
 
 
@@ -158,3 +169,11 @@ def test_interleaving(live: Live, project: Path) -> None:
     assert (counts["baseline"] == 2).all() and (counts[other] == 2).all() and (counts["champion"] == 4).all()
     assert "verdict    promote: it saves" in live.command("rollout", "status")
     assert f"champion {other}" in live.command("tick")
+
+
+def test_status_tells_that_a_plan_is_not_followed(live: Live) -> None:
+    """The service refuses a plan whose model is not there, and its log shows that it goes on as before."""
+    before = f"{datetime.now(UTC) - timedelta(seconds=10):%Y-%m-%dT%H:%M:%S}+00:00"
+    write_plan(live.stage.models, Plan(number=1, champion="0" * 12, who="anna@desk", when=before, why="by hand"))
+    live.play(3)
+    assert "answers given since follow no plan; the service says why" in live.said("rollout", "status")

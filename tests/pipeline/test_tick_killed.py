@@ -20,7 +20,7 @@ LEFT = ("conf", "data/champion", "data/selection", "data/models", "params.yaml",
 
 
 def killed(project: Project, seconds: float) -> bool:
-    """Run a tick and kill it alone after so many seconds, as a machine that lacks memory; return whether it was learning."""
+    """Run a tick and kill it alone after so many seconds, as where memory lacks; return whether it was learning."""
     process = subprocess.Popen(
         TICK, cwd=project.path, env=project.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
