@@ -51,9 +51,10 @@ class Place:
         shutil.copytree(root / "data/settings", folder / "data/settings")
         (folder / "conf/deploy").mkdir(parents=True)
         shutil.copy(root / "conf/deploy/runbook.md", folder / "conf/deploy")
+        shutil.copytree(root / "data/selection/champion", folder / "data/selection/champion")
         self.set(
             "monitor",
-            windows={"now": {"hours": 24}},
+            windows={"now": {"hours": 24, "most": 4}},
             sure={"replicates": 20, "confidence": 0.95, "bins": 10, "metrics": []},
         )
         rules = {name: rule for name, rule in self.get("rules").items() if rule.get("over") == ["now"]}
@@ -96,7 +97,7 @@ class Place:
         plans, encode = history(self.models), msgspec.json.Encoder().encode_lines
         test = plans[-1].test if plans else None
         today, bare = f"2013-11-{day + 4:02}", ("outcome", "came")
-        if test is None and day % 2 == 0:
+        if self.tried and test is None and day % 2 == 0:
             facts = {"version": self.tried[day // 2], "reasons": ["it is due"], "why": "it has passed the gate"}
             note(self.logs, "learn", today, at=today, **facts)
         made = [self.dealt(n, row, plans[-1].number, test.challenger) if test else row for n, row in enumerate(rows)]
@@ -252,6 +253,44 @@ def test_workflow_runs_a_tick(project: Path, bare: Place, days: list[list[dict[s
         subprocess.run(["/bin/bash", "-e", "-c", step["run"]], cwd=bare.folder, env=env, check=True)
     summary = [json.loads(line) for line in (bare.folder / "summary").read_text().splitlines()]
     assert summary[-1]["step"] == "plan" and summary[-1]["who"] == "tick"
+
+
+@pytest.mark.parametrize(
+    ("trigger", "price", "said"),
+    [
+        ({"days": 28}, None, "days old, and 28 are allowed"),
+        ({"labels": 100}, None, "labels have become known since, and 100 are enough"),
+        ({"alerts": ["unit"]}, None, "the monitor has an open alert: unit"),
+        ({"bound": {"metric": "roc_auc", "at_least": 0.9}}, None, "ROC AUC is"),
+        ({"bound": {"metric": "rise", "at_most": 0}}, None, "rise is"),
+        ({"cost": True}, 1000, "against those held out when it was learnt), and a retraining costs 1,000"),
+    ],
+    ids=["days", "labels", "alerts", "bound", "rise", "cost"],
+)
+def test_each_trigger_fires_from_a_tick(
+    watched: Place, trigger: dict[str, Any], price: float | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the log and the monitor say makes a retraining due; here it cannot run, and the tick says so."""
+    monkeypatch.chdir(watched.folder)
+    none = {"days": None, "labels": None, "alerts": [], "bound": None, "cost": False, "rest": 0}
+    watched.set("retraining", price=price)
+    for settings, due in ((none, False), (none | trigger, True)):
+        watched.set("trigger", **settings)
+        told: list[str] = []
+        assert tick("2013-11-14T12:00", watched.logs, watched.models, Path(), told.append) is not due
+        (line,) = [line for line in told if line.startswith("retrain")]
+        assert ("it is due, since" in line and said in line) if due else "not due" in line, line
+
+
+@pytest.fixture(scope="module")
+def watched(project: Path, days: list[list[dict[str, Any]]], tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Return a place with a log of days in which nothing is tried, and outcomes are the opposite of what they were."""
+    place = Place(project, tmp_path_factory.mktemp("watched"))
+    place.tried = []
+    words = {place.task.positive: place.task.negative, place.task.negative: place.task.positive}
+    for day, rows in enumerate(days):
+        place.grow(day, [row | {"outcome": words.get(row["outcome"])} for row in rows])
+    return place
 
 
 def test_a_second_tick_ends_at_once(bare: Place) -> None:

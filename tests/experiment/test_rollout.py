@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -147,6 +148,7 @@ def commands(project: Path, models: Path) -> Callable[..., subprocess.CompletedP
     return lambda *words: subprocess.run([*own, *words, *place], cwd=project, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_commands_say_what_they_did_and_refuse_in_a_line(project: Path, tmp_path: Path) -> None:
     """Start, status, promote, back; what cannot be changes nothing."""
     models, run = tmp_path / "models", commands(project, tmp_path / "models")
@@ -168,6 +170,32 @@ def test_commands_say_what_they_did_and_refuse_in_a_line(project: Path, tmp_path
     done = run("status", "--logs", str(tmp_path))
     assert done.returncode == 0 and done.stdout.startswith(f"champion   {other}") and "anna@desk" in done.stdout
     assert run("back", "--why", "callers complain").returncode == 0 and current(models).champion == champion
+
+
+@pytest.mark.parametrize(
+    ("words", "changes", "said"),
+    [
+        (["--way", "interleaving"], {"service": {"steady": {"by": ["carrier"], "margin": 0.1}}}, "steady or explore"),
+        (["--way", "interleaving"], {"service": {"explore": {"share": 0.1}}}, "steady or explore"),
+        (["--way", "ab", "--by", "carrier"], {"request": {"carrier": {"private": "hash"}}}, "FIELDBOOK_LOG_KEY"),
+    ],
+)
+def test_what_the_service_cannot_follow_is_not_begun(
+    project: Path, tmp_path: Path, words: list[str], changes: dict[str, dict[str, Any]], said: str
+) -> None:
+    """The service's own check is asked before a plan is written, and not only when it is to be followed."""
+    told = json.loads((project / "data/champion/manifest.json").read_text())
+    for part, names in changes.items():
+        for name, value in names.items():
+            told[part][name] = (told[part].get(name) or {}) | value
+    own = challenger(project / "data/champion", tmp_path, "same", **{part: told[part] for part in changes})
+    models = tmp_path / "models"
+    other = challenger(tmp_path / own, models, "flipped")
+    env = {**os.environ, "FIELDBOOK_CHAMPION": str(tmp_path / own)}
+    command = [Path(sys.executable).with_name("fieldbook"), "rollout", "start", other, *words, "--models", str(models)]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, env=env)
+    assert done.returncode == 1 and said in done.stderr and done.stderr.count("\n") == 1, done
+    assert current(models) is None
 
 
 def test_the_registry_follows_and_is_made_right(project: Path, tmp_path: Path) -> None:

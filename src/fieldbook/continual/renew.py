@@ -5,29 +5,34 @@
 # %% ../../../notebooks/14_continual/86_renew.ipynb #2e1ddf4e
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from .. import FieldbookError
 from .diary import note, noted
 from .experiment import Rejected
 from .retrain import retrain
 from .trigger import Since, Trigger, due
 from .window import Retraining
 from ..core.section import section
+from ..experiment.change import begun
 from ..experiment.horizon import Design
 from ..experiment.judge import horizon_of
-from ..experiment.rollout import Rollout, answering, start
+from ..experiment.rollout import Rollout, answering, start, test_of
 from ..monitor.alert import alerts, still_open
+from ..monitor.monitor import Monitor
 from ..monitor.source import MOMENT, connect, parts, relation
-from ..package.manifest import champion_folder
+from ..package.manifest import champion_folder, read_manifest
 from ..package.reference import read_reference
 from ..serve.plan import Plan
 from ..serve.servable import Servable
 
 # %% auto #0
-__all__ = ['learnt', 'labels_since', 'happened', 'renew', 'untried', 'begin']
+__all__ = ['learnt', 'labels_since', 'seen_by', 'happened', 'renew', 'untried', 'begin']
 
 # %% ../../../notebooks/14_continual/86_renew.ipynb #57f069ff
 def learnt(logs: Path, folder: Path) -> np.datetime64:
@@ -53,6 +58,41 @@ def labels_since(logs: Path, since: np.datetime64, until: np.datetime64) -> int:
     told = relation(lines, tables, {"time": "VARCHAR", "request_id": "VARCHAR"}, db)
     return db.execute(f"SELECT count(*) FROM {told} WHERE {MOMENT} > {low} AND {MOMENT} <= {high}").fetchone()[0]
 
+# %% ../../../notebooks/14_continual/86_renew.ipynb #c86e0a02
+def seen_by(logs: Path, folder: Path, since: np.datetime64) -> dict[str, Any]:
+    """Return `figures`, `stale` and `how` for `Since`, by the monitor's last report; nothing if it is of another model.
+
+    Parameters
+    ----------
+    logs : folder of the log, with that of the monitor.
+    folder : of the champion.
+    since : when it was learnt.
+    """
+    place = logs / "monitor" / "report.json"
+    report = json.loads(place.read_text()) if place.exists() else {}
+    if report.get("version") != read_manifest(folder).version:
+        return {}
+    kinds = {name: kind for name, kind in section("monitor", Monitor).windows.items() if kind.hours or kind.rows}
+    ended = [one for one in report["windows"] if one["lost"] and one["window"] in kinds]
+    length = lambda one: np.datetime64(one["ends"]) - np.datetime64(one["begins"])
+    last = max(ended, key=lambda one: (length(one), one["ends"]), default=None)
+    figures = {**last["lost"]["metrics"], "rise": last["lost"]["whole"]["change"]} if last else {}
+    return {"figures": figures, **_aged([one for one in ended if not kinds[one["window"]].every], since)}
+
+# %% ../../../notebooks/14_continual/86_renew.ipynb #c86e0a03
+def _aged(windows: Sequence[dict[str, Any]], since: np.datetime64) -> dict[str, Any]:
+    """Return what the model's age has cost, and how that is known, by windows that do not overlap within a kind."""
+    after = [one for one in windows if np.datetime64(one["begins"]) >= since]
+    first = {one["window"]: one["begins"] for one in reversed(after)}
+    if not first:
+        return {}
+    farthest = min(first, key=lambda name: (first[name], name))
+    own = [one for one in after if one["window"] == farthest]
+    count = sum(one["rows"] for one in own)
+    more = sum(one["rows"] * one["lost"]["whole"]["change"]["value"] for one in own) / 1000
+    how = f"{count:,} rows since {first[farthest][:10]} have lost {1000 * more / count:+,.0f} per 1,000"
+    return {"stale": max(more, 0.0), "how": f"{how} against those held out when it was learnt"}
+
 # %% ../../../notebooks/14_continual/86_renew.ipynb #f4a09012
 def happened(logs: Path, folder: Path, now: np.datetime64) -> Since:
     """Return what has happened since the model was learnt, from diary, log and monitor."""
@@ -60,7 +100,8 @@ def happened(logs: Path, folder: Path, now: np.datetime64) -> Since:
     told = still_open(alerts(logs / "monitor")) if (logs / "monitor").is_dir() else []
     labels = labels_since(logs, since, now) if logs.is_dir() else 0
     days = round(float((now - since) / np.timedelta64(1, "D")), 3)
-    return Since(days=days, labels=labels, alerts=sorted({alert.rule for alert in told}))
+    rules = sorted({alert.rule for alert in told})
+    return Since(days=days, labels=labels, alerts=rules, **seen_by(logs, folder, since))
 
 # %% ../../../notebooks/14_continual/86_renew.ipynb #08ccd2d2
 def renew(logs: Path, models: Path, plans: Sequence[Plan], now: np.datetime64) -> str:
@@ -90,6 +131,8 @@ def renew(logs: Path, models: Path, plans: Sequence[Plan], now: np.datetime64) -
         version, why = retrain(day, models).version, "it has passed the gate"
     except Rejected as error:
         version, why = None, str(error)
+    except FieldbookError as error:
+        raise FieldbookError(f"{error} (it is due, since {'; '.join(reasons)})") from None
     note(logs, "learn", f"{now.astype('datetime64[ms]')}", at=str(day), version=version, reasons=reasons, why=why)
     return f"{version or 'nothing'}: {why} (due, since {'; '.join(reasons)})"
 
@@ -113,10 +156,12 @@ def begin(logs: Path, models: Path, plans: Sequence[Plan], now: np.datetime64) -
     if version is None or plans and plans[-1].test:
         return "nothing to begin"
     manifest = answering(models, plans[-1] if plans else None)
-    before = Plan(number=1, champion=manifest.version, who="tick", when=when, why="a test begins")
-    champion, design = Servable(models / manifest.version), section("verdict", Design)
-    long = horizon_of(logs, champion, [before], None, design) if logs.is_dir() else None
+    settings, design = section("rollout", Rollout), section("verdict", Design)
+    test = test_of(settings.way, version, settings)
+    planned = begun(plans[-1] if plans else None, manifest.version, test, "a test begins", "tick", when)
+    champion = Servable(models / manifest.version)
+    long = horizon_of(logs, champion, [planned], None, design) if logs.is_dir() else None
     evidence = {"learnt": noted(logs, "learn")[-1]} | ({"horizon": long.model_dump(mode="json")} if long else {})
     why = "learnt anew: " + "; ".join(noted(logs, "learn")[-1]["reasons"])
-    plan = start(version, models, section("rollout", Rollout), why=why, who="tick", when=when, evidence=evidence)
+    plan = start(version, models, settings, why=why, who="tick", when=when, evidence=evidence)
     return f"plan {plan.number} tries {version}"

@@ -13,9 +13,10 @@ from .adjust import Running, running
 from .horizon import Design, Horizon
 from .sequence import widths
 from .trial import Trial
+from ..serve.breaker import odds
 
 # %% auto #0
-__all__ = ['STAKES', 'EARLY', 'Reading', 'won', 'requests', 'failures', 'times', 'costs', 'outcomes', 'guards']
+__all__ = ['EARLY', 'Reading', 'won', 'requests', 'failures', 'times', 'costs', 'outcomes', 'guards']
 
 # %% ../../../notebooks/13_experiment/40_guard.ipynb #1484fd0e
 @dataclass(frozen=True)
@@ -40,9 +41,6 @@ class Reading:
     since: np.datetime64 | None = None
     signal: bool = False
 
-# %% ../../../notebooks/13_experiment/40_guard.ipynb #491e6344
-STAKES = np.array([0.01, 0.04, 0.1, 0.25, 0.5, 0.98])  # how far from what is tolerated to 1
-
 # %% ../../../notebooks/13_experiment/40_guard.ipynb #da7ecb97
 def won(hits: np.ndarray, chance: float, counts: np.ndarray | None = None) -> np.ndarray:
     """Return the logarithm of what was made of 1, after each event, by betting that hits are likelier than a chance.
@@ -53,10 +51,10 @@ def won(hits: np.ndarray, chance: float, counts: np.ndarray | None = None) -> np
     chance : the largest that is tolerated.
     counts : (events,) bool: events on which one bets; all if None.
     """
-    shares = chance + (1 - chance) * STAKES
-    odds = np.where(hits[:, None], np.log(shares / chance), np.log((1 - shares) / (1 - chance)))
-    sums = np.cumsum(odds if counts is None else odds * counts[:, None], axis=0)
-    return np.logaddexp.reduce(sums, axis=1) - np.log(len(STAKES))
+    more, less = map(np.array, odds(chance))
+    made = np.where(hits[:, None], more, less)
+    sums = np.cumsum(made if counts is None else made * counts[:, None], axis=0)
+    return np.logaddexp.reduce(sums, axis=1) - np.log(len(more))
 
 # %% ../../../notebooks/13_experiment/40_guard.ipynb #4acbd8f0
 def requests(trial: Trial) -> np.ndarray:

@@ -105,12 +105,14 @@ def horizon(
     from fieldbook import FieldbookError
 
     known = np.isfinite(loss)
-    if len(np.unique(unit[known])) < 2 * design.least or np.ptp(loss[known]) == 0:
+    units = len(np.unique(unit[known]))
+    if units < 2 * design.least or np.ptp(loss[known]) == 0:
         raise FieldbookError(f"{known.sum()} outcomes of the champion do not say how its loss varies: wait for more")
     wide, mean = spread(loss[known], None if expected is None else expected[known], unit[known]), loss[known].mean()
     least = design.worthwhile * abs(float(mean)) if worthwhile is None else worthwhile
     longer = inflation(fractions(design), design.error, design.power)
     count = math.ceil(labels(wide, least, design.error, design.power) * longer)
+    count = max(count, math.ceil(design.least * known.sum() / units))  # with fewer units no error can be told
     return Horizon(labels=count, worthwhile=six_digits(least), spread=six_digits(wide), loss=six_digits(float(mean)))
 
 # %% ../../../notebooks/13_experiment/25_horizon.ipynb #48096024

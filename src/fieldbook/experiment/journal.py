@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .draft import drafted, gained
+from .priced import doubt, lost
 from .trial import Trial
 from ..features.features import matrices
 from ..features.request import frame_arrays
@@ -28,7 +30,7 @@ from fieldbook.monitor.source import (
 )
 from ..package.manifest import Manifest
 from ..scope.column import Column
-from ..scope.framing import Binary, Framing
+from ..scope.framing import Framing
 from ..serve.plan import Plan
 
 if TYPE_CHECKING:
@@ -38,8 +40,8 @@ if TYPE_CHECKING:
     from fieldbook.serve.servable import Servable
 
 # %% auto #0
-__all__ = ['DEALT', 'NOTHING', 'columns', 'control', 'read_rows', 'read_past', 'outputs_of', 'lost', 'acted', 'hoped',
-           'asked_again', 'trial_of', 'share_of', 'trials_of', 'read_trials', 'paired']
+__all__ = ['DEALT', 'NOTHING', 'columns', 'control', 'read_rows', 'read_past', 'outputs_of', 'losses_of', 'asked_again',
+           'trial_of', 'share_of', 'trials_of', 'read_trials', 'paired']
 
 # %% ../../../notebooks/13_experiment/76_journal.ipynb #3528b0a1
 DEALT = {
@@ -137,40 +139,10 @@ def outputs_of(rows: pd.DataFrame, task: Framing) -> np.ndarray:
     return np.array([[one[name] for name in task.columns] for one in told], dtype=float).reshape(-1, len(task.columns))
 
 # %% ../../../notebooks/13_experiment/76_journal.ipynb #83b3c68c
-def lost(rows: pd.DataFrame, task: Framing) -> np.ndarray:
+def losses_of(rows: pd.DataFrame, task: Framing) -> np.ndarray:
     """Return what each row lost, (rows,), by the decision that was given; NaN while its outcome is not known."""
-    outputs, label = outputs_of(rows, task).copy(), rows["label"].to_numpy(float)
-    if task.has_classes and task.costs.given:
-        given, due = rows["decision"].to_numpy(object), np.array(task.told(outputs)["decision"], dtype=object)
-        place = {word: n for n, word in enumerate(task.words)}
-        for n in np.flatnonzero((given != due) & np.isin(given, task.words)):
-            outputs[n] = place[given[n]] if task.kind == "binary" else np.eye(len(task.words))[place[given[n]]]
-    known, loss = np.isfinite(label), np.full(len(rows), np.nan)
-    loss[known] = task.loss(outputs[known], label[known])
-    return loss
-
-# %% ../../../notebooks/13_experiment/76_journal.ipynb #653a716e
-def acted(rows: pd.DataFrame, task: Binary) -> np.ndarray:
-    """Return what acting lost beyond not acting, (rows,); NaN where nobody drafted, or nothing is known."""
-    label = rows["label"].to_numpy(float)
-    sure = lambda share: task.loss(np.full((len(rows), 1), share), np.nan_to_num(label))
-    return np.where(np.isfinite(label) & rows["failed"].isna().to_numpy(), sure(1.0) - sure(0.0), np.nan)
-
-# %% ../../../notebooks/13_experiment/76_journal.ipynb #afc1f752
-def hoped(task: Framing, outputs: np.ndarray, way: str = "") -> np.ndarray:
-    """Return the loss that outputs let expect of their own decision, (rows,); NaN where they do not tell.
-
-    Of an interleaving: what they let expect of acting, beyond not acting.
-    """
-    if way == "interleaving":
-        return (1 - outputs[:, 0]) * task.costs.false_alarm - outputs[:, 0] * task.costs.missed
-    if task.value:
-        return np.full(len(outputs), np.nan)
-    if task.costs.given:
-        return task.doubt(outputs)
-    share = np.clip(outputs, 1e-6, 1 - 1e-6)
-    happens = -(share * np.log(share)).sum(axis=1)
-    return happens if task.exclusive else happens - ((1 - share) * np.log1p(-share)).sum(axis=1)
+    given = rows["decision"].to_numpy(object) if "decision" in rows else None
+    return lost(task, given, outputs_of(rows, task), rows["label"].to_numpy(float))
 
 # %% ../../../notebooks/13_experiment/76_journal.ipynb #9731426c
 def asked_again(rows: pd.DataFrame, champion: Servable) -> np.ndarray:
@@ -201,15 +173,18 @@ def trial_of(rows: pd.DataFrame, champion: Servable, plan: Plan, challenger: str
         "treated": some["arm"].to_numpy(object) == challenger,
         "time": some["time"].to_numpy(np.int64).astype("datetime64[ms]"),
         "unit": np.unique(unit, return_inverse=True)[1].reshape(-1),
-        "loss": acted(some, task) if way == "interleaving" else lost(some, task),
+        "loss": losses_of(some, task),
         "known": known.astype("datetime64[ms]"),
-        "expected": hoped(task, asked_again(some, champion), way),
+        "expected": doubt(task, asked_again(some, champion)),
         "failed": (some["failed"].notna() | some["fallback"].notna()).to_numpy(bool),
         "milliseconds": some["model_ms"].to_numpy(float),
     }
     if way == "bandit":  # its shares change from plan to plan
         columns["weight"] = 1 / some["arm_propensity"].to_numpy(float)
-    return Trial(**columns, share=share_of(plan, challenger))
+    trial = Trial(**columns, share=share_of(plan, challenger))
+    if way != "interleaving":
+        return trial
+    return drafted(trial, np.where(trial.failed, np.nan, gained(task, some["label"].to_numpy(float))))
 
 # %% ../../../notebooks/13_experiment/76_journal.ipynb #39dceebf
 NOTHING = int(np.datetime64("NaT", "ms").astype(np.int64))  # a time that is not

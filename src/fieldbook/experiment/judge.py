@@ -16,9 +16,10 @@ import numpy as np
 from .. import FieldbookError
 from .bandit import shares as bandit_shares
 from .change import stretch
-from .draft import drafted
+from .draft import gained
 from .horizon import Design, Horizon, horizon
-from .journal import asked_again, hoped, lost, read_past, read_rows, trials_of
+from .journal import asked_again, losses_of, read_past, read_rows, trials_of
+from .priced import doubt
 from .rollout import Rollout
 from .step import step
 from .trial import Trial
@@ -60,24 +61,35 @@ def horizon_of(
     if told := plans[0].evidence.get("horizon"):
         return Horizon.model_validate(told)
     past = read_past(logs, champion.manifest, time_of(plans[0].when))
-    if len(past):
-        task = champion.manifest.framing.task
-        unit = past["unit"].fillna(past["request_id"].str.partition("/")[0]).to_numpy(str)
-        hard = hoped(task, asked_again(past, champion))
-        if (found := _settled(lost(past, task), hard, np.unique(unit, return_inverse=True)[1], design)) is not None:
-            return found
-    if trial is None:
-        return None
+    found = _before(past, champion, plans[-1], design) if len(past) else None
+    if found is not None or trial is None:
+        return found
     order = np.lexsort((np.arange(len(trial)), trial.known))
     own = order[(np.isfinite(trial.loss) & ~trial.treated)[order]][:FIRST]
     return _settled(trial.loss[own], trial.expected[own], trial.unit[own], design) if len(own) == FIRST else None
 
 # %% ../../../notebooks/13_experiment/84_judge.ipynb #d978c241
-def _settled(loss: np.ndarray, hard: np.ndarray, unit: np.ndarray, design: Design) -> Horizon | None:
+def _settled(
+    loss: np.ndarray, hard: np.ndarray, unit: np.ndarray, design: Design, worthwhile: float | None = None
+) -> Horizon | None:
     try:
-        return horizon(loss, hard if np.isfinite(hard).all() else None, unit, design)
+        return horizon(loss, hard if np.isfinite(hard).all() else None, unit, design, worthwhile)
     except FieldbookError:  # too few, or all alike
         return None
+
+# %% ../../../notebooks/13_experiment/84_judge.ipynb #b84c0a02
+def _before(past: pd.DataFrame, champion: Servable, plan: Plan, design: Design) -> Horizon | None:
+    """Return how long a test lasts, from the champion's rows before it."""
+    task, request = champion.manifest.framing.task, past["request_id"].str.partition("/")[0]
+    unit = np.unique(past["unit"].fillna(request).to_numpy(str), return_inverse=True)[1]
+    found = _settled(losses_of(past, task), doubt(task, asked_again(past, champion)), unit, design)
+    if found is None or plan.test is None or plan.test.way != "interleaving":
+        return found
+    rank = past.groupby(request)["probability"].rank(method="first", ascending=False).to_numpy()
+    acted = (rank <= plan.test.first) & (request.groupby(request).transform("size") > plan.test.first).to_numpy()
+    gain, number = gained(task, past["label"].to_numpy(float)), np.unique(request, return_inverse=True)[1]
+    worth = found.worthwhile * len(past) / max(acted.sum(), 1)
+    return _settled(-gain[acted], np.full(acted.sum(), np.nan), number[acted], design, worth)
 
 # %% ../../../notebooks/13_experiment/84_judge.ipynb #feefa44e
 @dataclass(frozen=True)
@@ -121,20 +133,25 @@ def judge(logs: Path, models: Path, plans: Sequence[Plan], now: np.datetime64, d
     for name, trial in trials.items():
         long = horizon_of(logs, champion, own, trial, design)
         if long is not None:
-            say = drafted if plan.test.way == "interleaving" else verdict
-            verdicts[name] = say(trial, now, design, long, late, task.lost_in)
+            verdicts[name] = verdict(trial, now, design, long, late, task.lost_in)
     dealt = rows[rows["plan"] == plan.number].groupby("arm")["unit"].nunique() if len(rows) else {}
     requests = {name: int(dealt.get(name, 0)) for name in plan.challengers}
     hours = float((now - time_of(plan.when)) / np.timedelta64(1, "h"))
-    shares = _shares(rows, champion, plan) if plan.test.way == "bandit" and len(rows) else {}
+    old = rows[rows["time"] <= _milliseconds(now) - round(3_600_000 * late)] if len(rows) else rows
+    shares = _shares(old, champion, plan) if plan.test.way == "bandit" and len(old) else {}
     return Judged(own, verdicts, requests, hours, shares)
 
 # %% ../../../notebooks/13_experiment/84_judge.ipynb #4d2dbfc1
 def _shares(rows: pd.DataFrame, champion: Servable, plan: Plan) -> dict[str, float]:
-    """Return the shares of a bandit's arms by the outcomes so far; the champion is the arm of its version."""
+    """Return the shares of a bandit's arms by the outcomes of rows that are old enough to have theirs."""
     task, arm = champion.manifest.framing.task, rows["arm"].replace("champion", plan.champion).to_numpy(str)
-    hard, propensity = hoped(task, asked_again(rows, champion)), rows["arm_propensity"].to_numpy(float)
-    return bandit_shares(arm, lost(rows, task), hard, propensity, [plan.champion, *plan.challengers], plan.test.floor)
+    hard, propensity = doubt(task, asked_again(rows, champion)), rows["arm_propensity"].to_numpy(float)
+    arms = [plan.champion, *plan.challengers]  # the champion is the arm of its version
+    return bandit_shares(arm, losses_of(rows, task), hard, propensity, arms, plan.test.floor)
+
+# %% ../../../notebooks/13_experiment/84_judge.ipynb #b84c0a03
+def _milliseconds(time: np.datetime64) -> int:
+    return int(time.astype("datetime64[ms]").astype(np.int64))
 
 # %% ../../../notebooks/13_experiment/84_judge.ipynb #61e78eb0
 def decide(

@@ -90,25 +90,17 @@ def folder_of(models: Path | None = None) -> Path:
 
 # %% ../../../notebooks/13_experiment/70_models.ipynb #e1c5c9e6
 def check_fits(one: Manifest, champion: Manifest) -> None:
-    """Refuse a model that cannot answer in the champion's place.
+    """Refuse a model that answers another question than the champion: their losses could not be compared.
 
     Raises
     ------
     FieldbookError
-        If it answers another question, or takes other request fields.
+        If it does, or its words or costs are others.
     """
     if one.framing != champion.framing:
         names = one.framing.name, champion.framing.name
         kind = "answers {} where {} is asked" if len({*names}) > 1 else "answers {} by other words or costs than {} has"
         raise FieldbookError(f"{one.version} {kind.format(*names)}: it cannot stand in for {champion.version}")
-    other = sorted(
-        n for n in one.request.keys() | champion.request.keys() if one.request.get(n) != champion.request.get(n)
-    )
-    if other:
-        raise FieldbookError(
-            f"{one.version} takes other request fields than {champion.version} ({', '.join(other[:5])}): "
-            "callers cannot know; serve it beside, under another address"
-        )
 
 # %% ../../../notebooks/13_experiment/70_models.ipynb #77902901
 def sweep(models: Path, seconds: float = 3600) -> list[str]:

@@ -19,7 +19,7 @@ from ..package.manifest import Manifest, champion_folder, read_manifest
 from ..serve.plan import Plan, current, write_plan
 
 # %% auto #0
-__all__ = ['Rollout', 'test_of', 'check_test', 'answering', 'start', 'promote', 'back', 'title', 'lines']
+__all__ = ['Rollout', 'test_of', 'check_plan', 'answering', 'start', 'promote', 'back', 'title', 'lines']
 
 # %% ../../../notebooks/13_experiment/80_rollout.ipynb #e557c778
 class Rollout(Strict):
@@ -79,26 +79,31 @@ def test_of(
     return {"way": way, "challenger": challenger}
 
 # %% ../../../notebooks/13_experiment/80_rollout.ipynb #b17d62b6
-def check_test(test: Plan, one: Manifest, champion: Manifest) -> None:
-    """Refuse a test that the service could not follow.
+def check_plan(plan: Plan, models: Path, champion: str) -> None:
+    """Refuse a plan that the service could not follow.
 
     Parameters
     ----------
-    test : the plan.
-    one, champion : manifests of challenger and champion.
+    models : folder of models; it holds all that the plan needs.
+    champion : version of the model that answers now.
 
     Raises
     ------
     FieldbookError
         If it cannot be followed.
     """
-    check_fits(one, champion)
-    by = getattr(test.test, "by", [])
-    unknown = [name for name in by if name not in champion.request]
-    if unknown:
-        raise FieldbookError(f"--by {unknown[0]}: a request has no such field; it has {', '.join(champion.request)}")
-    if test.test and test.test.way == "interleaving" and champion.framing.task.kind != "binary":
-        raise FieldbookError("interleaving drafts rows that are acted on or not: it needs a binary framing")
+    from fieldbook.serve.following import load
+    from fieldbook.serve.runner import Runner
+    from fieldbook.serve.secret import secret
+    from fieldbook.serve.traffic import held_against
+
+    runners = {version: Runner(load(models, version, "")) for version in {champion, *plan.versions}}
+    own = runners[champion].servable
+    for runner in runners.values():
+        check_fits(runner.servable.manifest, own.manifest)
+    held_against(plan, runners, own, secret("FIELDBOOK_LOG_KEY"))
+    for runner in runners.values():
+        runner.close()
 
 # %% ../../../notebooks/13_experiment/80_rollout.ipynb #49e5f3b6
 def answering(models: Path, plan: Plan | None) -> Manifest:
@@ -141,7 +146,7 @@ def start(
     champion, one = answering(models, plan), find(word, models)
     test = test_of(way or settings.way, one.version, settings, share, by, first)
     told = begun(plan, champion.version, test, why, who or somebody(), when or instant(), evidence)
-    check_test(told, one, champion)
+    check_plan(told, models, champion.version)
     write_plan(models, told)
     return told
 
@@ -168,7 +173,9 @@ def promote(
         number=1, champion=champion.version, who=who or somebody(), when=when or instant(), why="as it was"
     )
     told = promoted(basis, one.version if one else None, why, who or somebody(), when or instant(), evidence)
-    check_fits(find(told.champion, models), champion)
+    whole(models / told.champion)
+    if told.champion not in basis.versions:  # else it is known to fit
+        check_plan(told, models, basis.champion)
     if plan is None:  # so that there is something to go back to
         write_plan(models, basis)
     write_plan(models, told)

@@ -12,9 +12,35 @@ from .change import history
 from .horizon import Design
 from .registry import align
 from .rollout import lines, title
+from ..serve.plan import Plan
 
 # %% auto #0
-__all__ = ['status']
+__all__ = ['unfollowed', 'status']
+
+# %% ../../../notebooks/13_experiment/86_status.ipynb #c86c0a02
+def unfollowed(logs: Path, plan: Plan, seconds: float = 5.0) -> str | None:
+    """Return in words that the answers since do not follow a plan; None if some do, or the log does not tell.
+
+    Parameters
+    ----------
+    logs : folder of the prediction log.
+    plan : the latest.
+    seconds : that workers have to follow it.
+    """
+    from fieldbook.experiment.judge import time_of
+    from fieldbook.monitor.source import MOMENT, connect, parts, relation
+
+    lines, tables = parts(logs, "predictions") if logs.is_dir() else ([], [])
+    if not lines and not tables:
+        return None
+    db, since = connect(), int(time_of(plan.when).astype(int) + 1000 * seconds)
+    rows = relation(lines, tables, {"time": "VARCHAR", "plan": "BIGINT"}, db)
+    asked = f"SELECT count(*), count(*) FILTER (plan = {plan.number}), arg_max(plan, {MOMENT}) FROM {rows}"
+    count, own, other = db.execute(f"{asked} WHERE {MOMENT} > {since}").fetchone()
+    if not count or own:
+        return None
+    which = f"plan {other}" if other is not None else "no plan"
+    return f"{count:,} answers given since follow {which}; the service says why at GET /plan"
 
 # %% ../../../notebooks/13_experiment/86_status.ipynb #f3e582fc
 def status(models: Path, logs: Path, project: Path, now: str | None = None) -> None:
@@ -30,6 +56,8 @@ def status(models: Path, logs: Path, project: Path, now: str | None = None) -> N
     print(*lines(plans, models), sep="\n", flush=True)
     if not plans:
         return
+    if why := unfollowed(logs, plans[-1]):
+        print(f"followed   no: {why}", flush=True)
     if plans[-1].test:
         from fieldbook.experiment.judge import judge, words
         from fieldbook.monitor.monitor import moment

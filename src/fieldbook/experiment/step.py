@@ -5,6 +5,7 @@
 # %% ../../../notebooks/13_experiment/82_step.ipynb #05862002
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,7 +45,10 @@ def shifted(plan: Plan, shares: Mapping[str, float], hours: float, settings: Rol
     """Return the test of a bandit with new shares; None if they are nearly the old ones, or these are young."""
     if plan.test is None or plan.test.way != "bandit" or not shares or hours < settings.hours:
         return None
-    new = {name: round(shares[name], 4) for name in plan.challengers}
+    new = {
+        name: math.floor(1e4 * shares[name]) / 1e4 for name in plan.challengers
+    }  # so that the champion keeps its own
+    new = {name: max(share, plan.test.floor) for name, share in new.items()}
     moved = max(abs(new[name] - plan.test.shares[name]) for name in new)
     return plan.test.model_dump() | {"shares": new} if moved >= 0.02 else None
 

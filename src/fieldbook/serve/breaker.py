@@ -13,19 +13,30 @@ from pathlib import Path
 from .plan import Bandit, Plan, Split
 
 # %% auto #0
-__all__ = ['TOLERATED', 'LEAST', 'CERTAIN', 'BETS', 'ANSWERED', 'FAILED', 'BUSY', 'Failures', 'Tally', 'without']
+__all__ = ['TOLERATED', 'LEAST', 'CERTAIN', 'STAKES', 'ANSWERED', 'FAILED', 'BUSY', 'odds', 'Failures', 'Tally', 'without']
 
 # %% ../../../notebooks/10_serve/18_breaker.ipynb #4eb67b35
 TOLERATED, LEAST, CERTAIN = 0.01, 20, 1000.0  # failures per request; requests before a word; what the bets must win
 
 # %% ../../../notebooks/10_serve/18_breaker.ipynb #2e244e0c
-BETS = (0.02, 0.05, 0.1, 0.2, 0.5, 0.9)  # rates of failure
+STAKES = (0.01, 0.04, 0.1, 0.25, 0.5, 0.98)  # rates that are bet on: how far from what is tolerated to 1
 
 # %% ../../../notebooks/10_serve/18_breaker.ipynb #e1f4a8d2
 ANSWERED, FAILED, BUSY = b".x-"
 
 # %% ../../../notebooks/10_serve/18_breaker.ipynb #fea45689
-_LOST, _WON = (tuple(log(f(rate) / f(TOLERATED)) for rate in BETS) for f in (lambda rate: 1 - rate, lambda rate: rate))
+def odds(tolerated: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the logarithms of what each bet makes of 1 by an event that is counted, and by one that is not.
+
+    Parameters
+    ----------
+    tolerated : the largest rate that is; nobody can expect to win from one that is no larger.
+    """
+    rates = [tolerated + (1 - tolerated) * stake for stake in STAKES]
+    return tuple(log(rate / tolerated) for rate in rates), tuple(log((1 - rate) / (1 - tolerated)) for rate in rates)
+
+# %% ../../../notebooks/10_serve/18_breaker.ipynb #b18c0a01
+_WON, _LOST = odds(TOLERATED)
 
 # %% ../../../notebooks/10_serve/18_breaker.ipynb #c6813f08
 class Failures:
@@ -42,7 +53,7 @@ class Failures:
     """
 
     def __init__(self) -> None:
-        self.requests, self.failed, self.won = 0, 0, [0.0] * len(BETS)
+        self.requests, self.failed, self.won = 0, 0, [0.0] * len(STAKES)
 
     def add(self, seen: Iterable[int]) -> None:
         """Take in what became of further requests, in their order: `ANSWERED`, `FAILED` or `BUSY`."""
@@ -54,7 +65,7 @@ class Failures:
     @property
     def wealth(self) -> float:
         """What a stake of 1 has become, over all bets."""
-        return sum(exp(min(won, 700.0)) for won in self.won) / len(BETS)
+        return sum(exp(min(won, 700.0)) for won in self.won) / len(STAKES)
 
     @property
     def too_many(self) -> bool:

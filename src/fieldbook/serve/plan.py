@@ -143,7 +143,7 @@ class Plan(Strict):
         if self.champion in self.challengers:
             raise ValueError(f"{self.champion} is the champion, and cannot be its own challenger")
         shares = self.test.shares if self.test else {}
-        least = getattr(self.test, "floor", 0.0)
+        least = getattr(self.test, "floor", 0.0) - 1e-9  # sums of fractions are not exact
         if sum(shares.values()) > 1 - least or any(share < least for share in shares.values()):
             raise ValueError("shares add up to more than there is, or one is below the floor")
         return self
