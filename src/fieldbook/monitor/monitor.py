@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from .remembered import MEMORY
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
@@ -25,7 +26,7 @@ from ..core.strict import Strict
 from .alert import Alert, Look, alerts, still_open, watch
 from .batch import read_batch
 from .cause import links
-from .examine import Against, Examined, examine
+from .examine import Against, Examined
 from .figures import Shown, listener, registry, write
 from .journal import Reader, read_log
 from .notice import Notice
@@ -109,7 +110,7 @@ def find(source: Path, reader: Reader, settings: Monitor, until: np.datetime64, 
     for window in found:
         also = _worked(worked, window, reader) + (_age(reader, window) if timed else [])
         deep = window is last[window.name]
-        looks.append(examine(rows.take(window.rows), window, against, also, known[window.name], deep))
+        looks.append(MEMORY.examine(rows.take(window.rows), window, against, also, known[window.name], deep))
         known[window.name] = {(one.kind, one.stream) for cause in looks[-1].causes for one in cause.symptoms}
     return Found(rows, told, looks)
 
