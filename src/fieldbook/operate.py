@@ -157,7 +157,7 @@ def replay(
     into: Annotated[Path, option("folder for the replay's log, plans and report")] = Path("logs/replay"),
     tick: Annotated[
         bool,
-        typer.Option("--tick", help="monitor, learn anew and roll out at the end of each day, as `fieldbook tick` does"),
+        typer.Option("--tick", help="monitor, learn anew and roll out at the end of each day, as `tick` does"),
     ] = False,
 ) -> None:
     """Play the months after training, each request and outcome at its own time; started again, it goes on."""
