@@ -227,7 +227,7 @@ def main(
     speed : simulated seconds in a second, at most.
     logs : a prediction log that is played instead of the project's tables.
     into : takes the replay.
-    tick : called at the end of each simulated day.
+    tick : called at the end of each stretch of the setting `tick_hours`.
     """
     champion, settings = model or champion_folder(), section("replay", Replay)
     manifest = read_manifest(champion)
