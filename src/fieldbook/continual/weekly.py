@@ -216,7 +216,7 @@ def page(found: Sequence[dict[str, Any]], months: Sequence[dict[str, Any]], task
         "replay.html",
         title=f"Replay: {told['name']}",
         told=told,
-        months=markup(table(_rows(months, task, "month of")).html),
+        months=markup(table(_rows(months, task, "month")).html),
         weeks=markup(table(_rows(found, task, "week of")).html),
         calls=calls,
         changes=[text for one in found for text in one["changes"]],
@@ -236,7 +236,7 @@ def _rows(found: Sequence[dict[str, Any]], task: Framing, name: str) -> list[dic
     loss = lambda one: f"{one['value']:,.0f}{ends(one)}" if one else ""
     return [
         {
-            name: one["begins"],
+            name: one["begins"][:7] if name == "month" else one["begins"],
             "rows": f"{one['rows']:,}",
             "outcomes": f"{one['known']:,}",
             f"loss of 1,000 rows, {task.lost_in}": loss(one["loss"]),
