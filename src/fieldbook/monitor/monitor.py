@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from .remembered import MEMORY
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
@@ -31,6 +30,7 @@ from .figures import Shown, listener, registry, write
 from .journal import Reader, read_log
 from .notice import Notice
 from .operations import Hours, hours, operations
+from .remembered import MEMORY
 from .report import assemble, page
 from .rows import Rows
 from .rule import Rules, check_rules
