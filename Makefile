@@ -58,7 +58,7 @@ monitor: env  ## what the prediction log says: is the model still right, and if 
 tick: env  ## take in what is new, monitor, learn anew if due, judge what is tried; a scheduler calls it: conf/deploy/tick.cron
 	@$(BIN)/fieldbook tick
 
-replay: env  ## play the months after training -> logs/replay/ (FROM=... TO=... MODEL=... HTTP=hours LOGS=... TICK=1); goes on
+replay: env  ## play the months after training -> logs/replay/ (FROM=2013-04-01 TO=... MODEL=models/... HTTP=hours LOGS=... TICK=1 monitors and learns anew each night); goes on
 	@[ -d data/bento ] || $(MAKE) repro
 	@$(BIN)/fieldbook replay $(addprefix --from=,$(FROM)) $(addprefix --to=,$(TO)) $(addprefix --model=,$(MODEL)) \
 	  $(addprefix --http=,$(HTTP)) $(addprefix --log=,$(LOGS)) $(if $(TICK),--tick)

@@ -157,11 +157,12 @@ def replay(
     into: Annotated[Path, option("folder for the replay's log, plans and report")] = Path("logs/replay"),
     tick: Annotated[
         bool,
-        typer.Option("--tick", help="monitor, retrain and roll out at the end of each day, as `fieldbook tick` does"),
+        typer.Option("--tick", help="monitor, learn anew and roll out at the end of each day, as `tick` does"),
     ] = False,
 ) -> None:
     """Play the months after training, each request and outcome at its own time; started again, it goes on."""
-    at("continual.replay:main")(model, begin, end, http, speed, logs, into, at("continual.tick:tick") if tick else None)
+    ticked = at("continual.replay:ticked") if tick else None
+    at("continual.replay:main")(model, begin, end, http, speed, logs, into, ticked)
 
 
 @app.command()

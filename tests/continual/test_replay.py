@@ -161,12 +161,11 @@ def test_killed_at_any_moment_it_goes_on_with_nothing_twice_and_nothing_lost(
     whole, broken, rng = tmp_path / "whole", tmp_path / "broken", random.Random(4)
     environment = {**os.environ, "FIELDBOOK_CHAMPION": str(project / "data/champion")}
     run = lambda into: subprocess.Popen(command(project, into, begin, 2), cwd=project, env=environment)
-    assert run(whole).wait(timeout=120) == 0
-    kills = 0
+    beside, requests, kills = run(whole), len(script_of(project, begin, 48)), 0
     for share in [rng.uniform(0.1, 1.0) for _ in range(3)]:
         process = run(broken)
         before, end = count(broken), time.monotonic() + 60
-        wanted = before + max(1, int(share * (count(whole) - before) * 0.3))
+        wanted = before + max(1, int(share * (requests - before) * 0.3))
         while process.poll() is None and count(broken) < wanted and time.monotonic() < end:
             time.sleep(0.005)
         kills += process.poll() is None
@@ -174,7 +173,8 @@ def test_killed_at_any_moment_it_goes_on_with_nothing_twice_and_nothing_lost(
         process.wait()
         wait_for_the_server(broken)
     assert kills >= 2
-    assert run(broken).wait(timeout=120) == 0
+    assert run(broken).wait(timeout=120) == 0 == beside.wait(timeout=120)
+    assert count(whole) == requests
     for name in ("predictions", "feedback"):
         assert rows_of(whole, name) == rows_of(broken, name)
     ticks = [folder.joinpath("ticks.txt").read_text().split() for folder in (whole, broken)]

@@ -25,11 +25,12 @@ from ..core.strict import Strict
 from .alert import Alert, Look, alerts, still_open, watch
 from .batch import read_batch
 from .cause import links
-from .examine import Against, Examined, examine
+from .examine import Against, Examined
 from .figures import Shown, listener, registry, write
 from .journal import Reader, read_log
 from .notice import Notice
 from .operations import Hours, hours, operations
+from .remembered import MEMORY
 from .report import assemble, page
 from .rows import Rows
 from .rule import Rules, check_rules
@@ -109,7 +110,7 @@ def find(source: Path, reader: Reader, settings: Monitor, until: np.datetime64, 
     for window in found:
         also = _worked(worked, window, reader) + (_age(reader, window) if timed else [])
         deep = window is last[window.name]
-        looks.append(examine(rows.take(window.rows), window, against, also, known[window.name], deep))
+        looks.append(MEMORY.examine(rows.take(window.rows), window, against, also, known[window.name], deep))
         known[window.name] = {(one.kind, one.stream) for cause in looks[-1].causes for one in cause.symptoms}
     return Found(rows, told, looks)
 

@@ -17,8 +17,8 @@ from .symptom import Figure, Symptom
 from ..observe.columns import columns
 
 # %% auto #0
-__all__ = ['HOUR', 'PAST', 'TOLERATED', 'SUSPECT', 'Hours', 'hours', 'Span', 'share', 'failing', 'refusing', 'models', 'silent',
-           'operations']
+__all__ = ['HOUR', 'PAST', 'PLANNED', 'TOLERATED', 'SUSPECT', 'Hours', 'hours', 'Span', 'share', 'failing', 'refusing', 'models',
+           'silent', 'operations']
 
 # %% ../../../notebooks/12_monitor/25_operations.ipynb #5cfdb2e0
 HOUR = np.timedelta64(1, "h")
@@ -36,7 +36,7 @@ class Hours:
     first : the hour with which they begin, UTC.
     answered : rows.
     fallback : rows that a simpler model answered, by why: "late" or "error".
-    models : rows by the lineage id of the model.
+    models : rows by the lineage id of the model; by `PLANNED` those that a plan has dealt.
     refused : requests, by what was wrong.
     """
 
@@ -57,15 +57,18 @@ class Hours:
         high = self.within(begins, begins + HOUR).start
         return slice(max(high - PAST, 0), high)
 
+# %% ../../../notebooks/12_monitor/25_operations.ipynb #7b1e0c9e
+PLANNED = "plan"  # in place of the lineage id of a model
+
 # %% ../../../notebooks/12_monitor/25_operations.ipynb #2cb86196
 def hours(folder: Path) -> Hours:
     """Return what the logs of predictions and refused requests in a folder say, hour by hour."""
     rows = _counted(
         folder,
         "predictions",
-        "lineage, coalesce(fallback, '')",
+        f"CASE WHEN plan IS NULL THEN lineage ELSE '{PLANNED}' END, coalesce(fallback, '')",
         "count(*)",
-        {"lineage": "VARCHAR", "fallback": "VARCHAR"},
+        {"lineage": "VARCHAR", "fallback": "VARCHAR", "plan": "BIGINT"},
     )
     # A second column in both, so that one loop reads both.
     reasons = "CASE WHEN field = '' THEN 'status ' || status ELSE field END, ''"
@@ -181,7 +184,11 @@ def refusing(log: Hours, span: Span) -> list[Symptom]:
 # %% ../../../notebooks/12_monitor/25_operations.ipynb #9dbb0ea1
 def models(log: Hours, span: Span, model: str = "") -> list[Symptom]:
     """Return whether several models answered, or another than the one whose reference it is, if that is given."""
-    counts = {name: float(rows[span.now].sum()) for name, rows in log.models.items() if rows[span.now].any()}
+    counts = {
+        name: float(rows[span.now].sum())
+        for name, rows in log.models.items()
+        if name != PLANNED and rows[span.now].any()
+    }
     if not counts:
         return []
     total, main = sum(counts.values()), model or max(counts, key=lambda name: (counts[name], name))

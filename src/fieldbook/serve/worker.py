@@ -37,7 +37,10 @@ from .steady import Memory
 from .traffic import Traffic
 
 # %% auto #0
-__all__ = ['Worker']
+__all__ = ['PATIENCE', 'Worker']
+
+# %% ../../../notebooks/10_serve/50_worker.ipynb #4c7f0e2c
+PATIENCE = 30.0  # seconds that a request may take in a replay
 
 # %% ../../../notebooks/10_serve/50_worker.ipynb #9c50b318
 class Worker:
@@ -59,12 +62,12 @@ class Worker:
         own, self.logs = Servable(champion, os.environ.get(VARIABLE, "")), logs
         manifest = own.manifest
         self.service, self.contract = manifest.service, own.contract
-        self.budget = self.service.budget_ms / 1000
+        self.replayed = os.environ.get("FIELDBOOK_REPLAY") == "1"
+        self.budget = PATIENCE if self.replayed else self.service.budget_ms / 1000
         self.token, self.key = secret.secret("FIELDBOOK_TOKEN"), secret.secret("FIELDBOOK_LOG_KEY")
         segment = {"mib": self.service.segment_mib, "minutes": self.service.segment_minutes}
         self.log, self.feedback_log = Log(logs, **segment), Log(logs, "feedback", **segment)
         self.admission, self.seldom, self.draining = Admission(self.budget), Seldom(), False
-        self.replayed = os.environ.get("FIELDBOOK_REPLAY") == "1"
         self.memory = self._memory(manifest.version) if self.service.steady else None
         self.collector = Collector(manifest.name) if "OTEL_EXPORTER_OTLP_ENDPOINT" in os.environ else None
         self.history = dashboard.follow()
