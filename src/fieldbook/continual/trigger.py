@@ -41,7 +41,7 @@ class Trigger(Strict):
     labels : that have become known since.
     alerts : rules of the monitor; an open alert of one of them is a reason.
     bound : that a figure of the last weeks has clearly broken.
-    cost : whether it is due once staleness will have cost what a retraining costs, by the next look.
+    cost : whether it is due once staleness has cost what a retraining costs, or will have by the next look.
     rest : days before which nothing makes it due; the rows that a retraining could add are too few.
     """
 
@@ -61,7 +61,9 @@ class Since(Strict):
     days, labels : that have passed, and that have become known.
     alerts : rules of the monitor with an open alert.
     figures : value, low and high of metrics over the last weeks, by name.
-    stale : what the model's age will have cost by the next look, in the scope's unit; None if nobody has measured it.
+    stale : what the model's age has cost so far, in the scope's unit, or will have cost by the next look; None if nobody has
+        measured it.
+    how : that was measured, in words.
     """
 
     days: float
@@ -69,6 +71,7 @@ class Since(Strict):
     alerts: list[str] = []
     figures: dict[str, dict[str, float | None]] = {}
     stale: float | None = None
+    how: str = ""
 
 # %% ../../../notebooks/14_continual/30_trigger.ipynb #01ebfd8c
 def due(since: Since, trigger: Trigger, price: float | None = None) -> list[str]:
@@ -98,8 +101,8 @@ def due(since: Since, trigger: Trigger, price: float | None = None) -> list[str]
     if trigger.bound is not None:
         reasons += _broken(trigger.bound, since.figures)
     if trigger.cost and since.stale is not None and since.stale >= price:
-        told = f"the model's age will have cost {words.number(since.stale)} by the next look"
-        reasons.append(f"{told}, and a retraining costs {words.number(price)}")
+        cost = words.number(since.stale) + (f" ({since.how})" if since.how else "")
+        reasons.append(f"the model's age costs {cost}, and a retraining costs {words.number(price)}")
     return reasons
 
 # %% ../../../notebooks/14_continual/30_trigger.ipynb #ec88b429
