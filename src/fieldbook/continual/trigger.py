@@ -41,7 +41,7 @@ class Trigger(Strict):
     labels : that have become known since.
     alerts : rules of the monitor; an open alert of one of them is a reason.
     bound : that a figure of the last weeks has clearly broken.
-    cost : whether it is due once staleness has cost what a retraining costs, or will have by the next look.
+    cost : whether it is due once age has cost what a retraining costs, or will have by the next look.
     rest : days before which nothing makes it due; the rows that a retraining could add are too few.
     """
 
@@ -61,8 +61,8 @@ class Since(Strict):
     days, labels : that have passed, and that have become known.
     alerts : rules of the monitor with an open alert.
     figures : value, low and high of metrics over the last weeks, by name.
-    stale : what the model's age has cost so far, in the scope's unit, or will have cost by the next look; None if nobody has
-        measured it.
+    stale : what the model's age has cost so far, or will have cost by the next look, in the scope's unit; None if
+        nobody has measured it.
     how : that was measured, in words.
     """
 
