@@ -249,7 +249,7 @@ def files(folder: Path, name: str) -> list[Path]:
 
 # %% ../../../notebooks/09_observe/10_log.ipynb #e114bc59
 def _read(path: Path) -> list[dict[str, Any]]:
-    if path.suffix == ".jsonl" and path.exists():
+    if path.suffix == ".jsonl" and (path.exists() or not path.with_suffix(".parquet").exists()):
         return list(_rows(path))
     import pyarrow.parquet
 
