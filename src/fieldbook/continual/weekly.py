@@ -70,7 +70,8 @@ def answered(folder: Path, task: Framing) -> Answered:
     last = f"SELECT request_id, arg_max({label_of(task)}, {MOMENT}) AS label FROM {known} GROUP BY request_id"
     who = "CASE WHEN fallback IS NULL THEN model_version ELSE 'fallback' END AS who"
     names = ", ".join(map(quoted, told))
-    query = f"SELECT {MOMENT} AS moment, request_id, {names}, {who}, label FROM {made} LEFT JOIN ({last}) USING (request_id)"
+    joined = f"{made} LEFT JOIN ({last}) USING (request_id)"
+    query = f"SELECT {MOMENT} AS moment, request_id, {names}, {who}, label FROM {joined}"
     rows = db.sql(f"SELECT * FROM ({query}) WHERE moment IS NOT NULL ORDER BY moment, request_id").to_arrow_table()
     column = lambda name: rows.column(name).to_numpy(zero_copy_only=False)
     place = {word: position for position, word in enumerate(task.words)}
