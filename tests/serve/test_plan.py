@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import secrets
 import shutil
 import signal
 import threading
@@ -258,6 +259,7 @@ class Load:
 
     def __init__(self, server: Server, samples: list[dict[str, Any]], clients: int = 4) -> None:
         self.url, self.samples, self.over = str(server.client.base_url), samples, threading.Event()
+        self.name = f"load-{secrets.token_hex(4)}"  # the folder of the log outlives a test
         self.answered: dict[str, list[dict[str, Any]]] = {}
         self.other: list[Any] = []
         self.asked: list[tuple[float, set[str]]] = []
@@ -274,7 +276,7 @@ class Load:
             if turn % 20 == 19:  # another connection is another worker, perhaps
                 client.close()
                 client = httpx.Client(base_url=self.url, timeout=20)
-            name, began = f"load-{number}-{turn}", time.monotonic()
+            name, began = f"{self.name}-{number}-{turn}", time.monotonic()
             body = chance.choices(self.samples, k=chance.randint(1, 8))
             try:
                 answer = client.post("/predict", json=body, headers={"X-Request-ID": name})
@@ -353,7 +355,7 @@ def test_the_plan_changes_under_load_and_nothing_is_lost(tried: Tried, times: in
             time.sleep(0.3)
     finally:
         server.stop()
-    rows = [row for row in records(server.logs) if row["request_id"].startswith("load-")]
+    rows = [row for row in records(server.logs) if row["request_id"].startswith(load.name)]
     told = {one["request_id"]: one for answers in load.answered.values() for one in answers}
     logged, planned = Counter(row["request_id"] for row in rows), [row for row in rows if row.get("plan")]
     lost = [name for name in told.keys() | logged.keys() if name not in told or logged[name] != 1]
@@ -386,7 +388,9 @@ def test_what_fails_is_stopped_over_all_workers_and_a_restart_keeps_the_plan(tri
         late = [began - before for began, versions in load.asked if began > before and tried.own in versions]
         print(f"promotion: the last request that the old champion answered was sent {max(late, default=0):.3f} s after")
         assert max(late, default=0) < 5
-        rows = [row for row in records(server.logs) if row.get("arm") == bad]
+        rows = [
+            row for row in records(server.logs) if row.get("arm") == bad and row["request_id"].startswith(load.name)
+        ]
         failed = {row["request_id"].rpartition("/")[0] for row in rows if row["failed"]}
         print(f"stopped after {len(failed)} requests of both workers")
         assert 20 <= len(failed) <= 50 and read_plan(tried.models, begun + 1).who == "service"
