@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -196,7 +197,7 @@ def main(at: str | None = None, stateful: bool = False) -> None:
         raise FieldbookError(f"--at {at}: write a day, as in 2013-05-01") from None
     if changed := uncommitted():
         print(f"retrain: uses what is committed, and so no change of {changed[0]} ({len(changed)} changed)")
-    made = retrain(day, Path(os.environ.get(VARIABLE, "models")), stateful, print)
+    made = retrain(day, Path(os.environ.get(VARIABLE, "models")), stateful, partial(print, flush=True))
     figures: dict[str, Any] = read_manifest(made.folder).metrics.validation
     told = ", ".join(
         f"{name} {figures[name]['value']:.4g}" for name in ("expected_cost", "roc_auc", "mae") if name in figures
