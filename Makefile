@@ -20,7 +20,7 @@ repro: env  ## run the pipeline on all cores: to the built Bento first, then stu
 test: repro  ## run the tests that a push needs: the notebooks' own, pipeline, server and container; about four minutes
 	@$(PYTEST) -m "not slow"
 
-check: repro  ## run every test, also the long ones; about twenty minutes (ONLY=slow: those that `make test` leaves out)
+check: repro  ## run every test, also the long ones; about twenty-five minutes (ONLY=slow: those that `make test` leaves out)
 	@$(PYTEST) $(if $(ONLY),-m "$(ONLY)")
 
 PYTEST = $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
