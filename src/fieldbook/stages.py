@@ -46,8 +46,8 @@ SECONDS = {"train@network": 15, "train@boosting": 12}
 # The main road, in turns: a stage needs only those before it in its chain and those of earlier turns. Chains of one
 # turn run side by side, one for each model where the stages are several. All other stages are byways.
 ROAD = (
-    (("settings", "code", "ingest", "label", "split", "features", "leakage"),),
-    (("train", "evaluate"),),
+    (("settings", "code", "ingest", "label", "split", "features"),),
+    (("leakage",), ("train", "evaluate")),
     (("select", "companion", "package"),),
     (("bento",), ("track",)),
 )

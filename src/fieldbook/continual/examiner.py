@@ -17,7 +17,7 @@ from ..core.interval import Draws, Evaluate, figure
 from ..evaluate.bootstrap import bootstrap, intervals
 from ..evaluate.metrics import METRICS
 from ..evaluate.scores import Scores
-from ..select.gate import PASSED, judge_all, limits_of
+from ..select.gate import PASSED, judge_all, limits_of, waivers
 
 # %% auto #0
 __all__ = ['Signals', 'Examiner', 'difference', 'refused', 'alerts', 'staleness']
@@ -121,8 +121,9 @@ def _unmet(examiner: Examiner, model: int) -> str | None:
     scores = Scores(label, examiner.held(model, rows), task, examiner.sure.bins)
     sure = examiner.sure.model_copy(update={"metrics": names})
     drawn = bootstrap(scores, examiner.days(rows), sure, given.recipe.seed)
-    verdicts = judge_all(limits, {"rows": len(rows), **intervals(scores, drawn, sure.confidence)})
-    return next((verdict.sentence for verdict in verdicts if verdict.state != PASSED), None)
+    figures = {"rows": len(rows), **intervals(scores, drawn, sure.confidence)}
+    verdicts = judge_all(limits, figures, waivers(task, retrained=True))
+    return next((verdict.sentence for verdict in verdicts if verdict.decides != PASSED), None)
 
 # %% ../../../notebooks/14_continual/74_examiner.ipynb #500b79ca
 def alerts(examiner: Examiner, model: int, week: int) -> list[str]:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from .. import FieldbookError
 from .caller import Stage, bento, inside, wait_for_plan
 from .changes import changes
 from .player import Player
+from .retrain import retrain
 from .script import Script, of_log, of_project
 from .tick import tick as one_tick
 from .weekly import report
@@ -32,7 +34,7 @@ from ..package.manifest import champion_folder, read_manifest
 from ..package.reference import read_reference
 
 # %% auto #0
-__all__ = ['Tick', 'Replay', 'moment_of', 'first_day', 'alone', 'Progress', 'ticks_of', 'play', 'ticked', 'main']
+__all__ = ['Tick', 'Replay', 'moment_of', 'first_day', 'alone', 'Progress', 'ticks_of', 'play', 'ticked', 'learnt', 'main']
 
 # %% ../../../notebooks/14_continual/94_replay.ipynb #62ccfe14
 class Replay(Strict):
@@ -42,10 +44,12 @@ class Replay(Strict):
     ----------
     http_hours : simulated hours that go through the Bento over HTTP; the rest is asked in this process.
     tick_hours : simulated hours from one tick to the next, where there are ticks.
+    learnt : the model is learnt on what was known at this day, and what followed is played; None for the champion.
     """
 
     http_hours: float = Field(ge=0)
     tick_hours: float = Field(gt=0)
+    learnt: date | None = None
 
 # %% ../../../notebooks/14_continual/94_replay.ipynb #be06733f
 def moment_of(text: str, name: str) -> np.datetime64:
@@ -206,6 +210,18 @@ def ticked(now: str, logs: Path, models: Path) -> None:
     for line in [*(change.text for change in changes(logs, models)[before:]), *failed]:
         print(f"{now[:10]}   {line}", flush=True)
 
+# %% ../../../notebooks/14_continual/94_replay.ipynb #8b21f0c5
+def learnt(day: date, models: Path) -> Path:
+    """Return the folder of the champion's model, learnt on what was known at a day.
+
+    Parameters
+    ----------
+    day : the first that is not known yet.
+    models : folder that takes it.
+    """
+    print(f"replay: learns the model on what was known at {day}, in about a minute", flush=True)
+    return retrain(day, models).folder
+
 # %% ../../../notebooks/14_continual/94_replay.ipynb #4d4a41e0
 def main(
     model: Path | None = None,
@@ -221,7 +237,7 @@ def main(
 
     Parameters
     ----------
-    model : folder of the model; the project's champion if not given.
+    model : folder of the model; if not given, one that is learnt at the setting's day, else the project's champion.
     begin, end : UTC; from the day after what the model knew to the last request, if not given.
     http : simulated hours that go through the Bento; the setting's if not given.
     speed : simulated seconds in a second, at most.
@@ -229,7 +245,10 @@ def main(
     into : takes the replay.
     tick : called at the end of each stretch of the setting `tick_hours`.
     """
-    champion, settings = model or champion_folder(), section("replay", Replay)
+    settings = section("replay", Replay)
+    if settings.learnt and not (model or begin or logs):
+        model, begin = learnt(settings.learnt, into / "models"), str(settings.learnt)
+    champion = model or champion_folder()
     manifest = read_manifest(champion)
     first = moment_of(begin, "--from") if begin else first_day(champion)
     last = moment_of(end, "--to") if end else np.datetime64("2200-01-01", "ms")

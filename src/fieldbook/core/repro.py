@@ -123,7 +123,7 @@ Turn = list[list[str]]  # of each worker, the stages it runs
 
 # %% ../../../notebooks/00_core/60_repro.ipynb #b011d981
 def deal(chains: Sequence[Sequence[str]], seconds: Mapping[str, float], jobs: int) -> Turn:
-    """Return what a process each runs: the chains, the longest first, and single stages, short ones, dealt to workers.
+    """Return what a process each runs, the longest first: the chains, and single stages, short ones, dealt to workers.
 
     Parameters
     ----------
@@ -136,7 +136,8 @@ def deal(chains: Sequence[Sequence[str]], seconds: Mapping[str, float], jobs: in
     ordered = sorted(chains, key=length, reverse=True)
     for chain in filter(lambda chain: len(chain) == 1, ordered):
         min(workers, key=length).extend(chain)
-    return [*(list(chain) for chain in ordered if len(chain) > 1), *(stages for stages in workers if stages)]
+    chained = [list(chain) for chain in ordered if len(chain) > 1]
+    return sorted([*chained, *(stages for stages in workers if stages)], key=length, reverse=True)
 
 # %% ../../../notebooks/00_core/60_repro.ipynb #4cca4b8c
 def expected(stage: str, seconds: Mapping[str, float]) -> float:

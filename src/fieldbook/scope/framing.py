@@ -56,6 +56,7 @@ class Framing(Strict):
     limits : what must hold before a model may serve.
     fairness : bounds on how differently groups are treated.
     behave : what the answer may do when a request is changed.
+    waived : limits that a retrained model need not keep, by the gate's name of each, and why. They are judged and told.
     several : whether any number of events may happen at once.
     exclusive : whether just one of several events happens.
     value : whether the answer is a value, and no probability.
@@ -69,6 +70,7 @@ class Framing(Strict):
     limits: list[Limit] = []
     fairness: list[Fairness] = []
     behave: list[Behaviour] = []
+    waived: dict[str, str] = {}
 
     @model_validator(mode="after")
     def _judged_by_what_is_given(self) -> Framing:

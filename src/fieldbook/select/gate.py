@@ -5,7 +5,8 @@
 # %% ../../../notebooks/07_select/05_gate.ipynb #debebead
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..scope.limit import Limit
 
 # %% auto #0
 __all__ = ['Figures', 'PASSED', 'FAILED', 'UNCLEAR', 'LATER', 'AGAINST_NOTHING', 'IDLE', 'named', 'look_up', 'Verdict', 'judge',
-           'overall', 'limits_of', 'judge_all']
+           'overall', 'limits_of', 'waivers', 'judge_all']
 
 # %% ../../../notebooks/07_select/05_gate.ipynb #79c058d9
 Figures = dict[str, Any]  # numbers, {value, low, high}, and groups of those
@@ -74,6 +75,7 @@ class Verdict:
     figure : value, low and high.
     more_rows : where neither, about how many more rows would tell; None if no number would, or none is known.
     sentence : the same for a person.
+    waived : why the limit need not be kept; empty if it must be.
     """
 
     limit: Limit
@@ -81,11 +83,18 @@ class Verdict:
     figure: dict[str, float]
     more_rows: int | None
     sentence: str
+    waived: str = ""
+
+    @property
+    def decides(self) -> Literal["passed", "failed", "not enough data to say"]:
+        """The state that counts: passed if the limit is waived."""
+        return "passed" if self.waived else self.state
 
     @property
     def record(self) -> dict[str, Any]:
         """The verdict, ready for JSON; figure and rows stand in the sentence."""
-        return {"metric": self.limit.metric, "state": self.state, "sentence": self.sentence}
+        waived = {"waived": self.waived} if self.waived else {}
+        return {"metric": self.limit.metric, "state": self.state, "sentence": self.sentence, **waived}
 
 # %% ../../../notebooks/07_select/05_gate.ipynb #09042a67
 def judge(limit: Limit, figures: Figures) -> Verdict:
@@ -165,12 +174,40 @@ def limits_of(task: Framing) -> list[Limit]:
     tests = [Limit(metric=f"behave.{test.name}", at_least=test.at_least, why=test.why) for test in task.behave]
     return [limit for limit in (*task.limits, *fair, *tests) if not limit.metric.startswith(LATER)]
 
+# %% ../../../notebooks/07_select/05_gate.ipynb #3d0c1a53
+def waivers(task: Framing, retrained: bool) -> Mapping[str, str]:
+    """Return the limits of a framing that a model need not keep, and why.
+
+    Raises
+    ------
+    FieldbookError
+        If one is waived that is not there.
+    """
+    known = [limit.metric for limit in limits_of(task)]
+    for name in task.waived:
+        if name not in known:
+            raise FieldbookError(f"conf: waived names {name}, and no limit is called so; there are {', '.join(known)}")
+    return task.waived if retrained else {}
+
+# %% ../../../notebooks/07_select/05_gate.ipynb #3d0c1a54
+def _waive(verdict: Verdict, why: str) -> Verdict:
+    """Return a verdict on a limit that need not be kept, if there is a reason."""
+    if not why or verdict.state == PASSED:
+        return verdict
+    return replace(verdict, waived=why, sentence=f"{verdict.sentence}; waived for a retrained model: {why}")
+
 # %% ../../../notebooks/07_select/05_gate.ipynb #9516b6fa
-def judge_all(limits: list[Limit], figures: Figures) -> list[Verdict]:
-    """Return the verdicts on a model: of each limit, and first of all of its graph, if that has a `fault`."""
+def judge_all(limits: list[Limit], figures: Figures, waived: Mapping[str, str] = {}) -> list[Verdict]:
+    """Return the verdicts on a model: of each limit, and first of all of its graph, if that has a `fault`.
+
+    Parameters
+    ----------
+    limits, figures : see `judge`.
+    waived : limits that need not be kept, and why.
+    """
     fault = figures.get("fault")
     if fault is None:
-        return [judge(limit, figures) for limit in limits]
+        return [_waive(judge(limit, figures), waived.get(limit.metric, "")) for limit in limits]
     served = Limit(metric="graph", at_least=1, why="what is served must say what was trained")
     known = [*named(figures), *figures.get("too_few", [])]
     broken = Verdict(served, FAILED, {}, None, f"it cannot be served as it was trained: {fault}")

@@ -25,7 +25,7 @@ from ..features.features import read_features
 from ..model.build import rating
 from ..scope.framing import Framing
 from ..scope.framings import AnyFraming
-from .gate import PASSED, Figures, Verdict, judge_all, limits_of, look_up, named, overall
+from .gate import PASSED, Figures, Verdict, judge_all, limits_of, look_up, named, overall, waivers
 from .remark import SAME, doubt, is_constant, lead, learnt_nothing, missing_costs
 
 # %% auto #0
@@ -48,10 +48,12 @@ class Select(Strict):
     ----------
     prefer : `lowest` takes the lowest objective; `simplest` the simplest of those that the data cannot tell from it.
     board : the dimensions of the leaderboard, in order.
+    retrained : whether a model is learnt anew to replace another: what the framing waives for it then decides nothing.
     """
 
     prefer: Literal["lowest", "simplest"]
     board: list[Dimension] = Field(min_length=1)
+    retrained: bool = False
 
     @model_validator(mode="after")
     def _once(self) -> Select:
@@ -85,9 +87,9 @@ def choose(
     FieldbookError
         If no model passes every limit; the message says for each which limit stands in the way.
     """
-    limits = limits_of(task)
-    verdicts = {name: judge_all(limits, known) for name, known in figures.items()}
-    unmet = {name: [verdict for verdict in judged if verdict.state != PASSED] for name, judged in verdicts.items()}
+    limits, waived = limits_of(task), waivers(task, settings.retrained)
+    verdicts = {name: judge_all(limits, known, waived) for name, known in figures.items()}
+    unmet = {name: [verdict for verdict in judged if verdict.decides != PASSED] for name, judged in verdicts.items()}
     value = {name: look_up(task.objective, known)["value"] for name, known in figures.items()}
     ranked = sorted(figures, key=lambda name: (bool(unmet[name]), value[name], name))
     passed = [name for name in ranked if not unmet[name]]
@@ -120,14 +122,14 @@ def _complexity(figures: Figures) -> tuple[float, float]:
 
 # %% ../../../notebooks/07_select/10_select.ipynb #d3289ab4
 def _row(name: str, verdicts: list[Verdict], figures: Figures, base: Figures | None, objective: str) -> dict[str, Any]:
-    states = [verdict.state for verdict in verdicts]
+    states = [verdict.decides for verdict in verdicts]
     stuck = base is not None and learnt_nothing(figures, base, objective)
     return {
         "model": name,
         **({"remark": f"it has learnt nothing that helps: {SAME} is as good"} if stuck else {}),
         "passed": set(states) <= {PASSED},
         "state": overall(states),
-        "broken": [verdict.sentence for verdict in verdicts if verdict.state != PASSED],
+        "broken": [verdict.sentence for verdict in verdicts if verdict.decides != PASSED],
         "verdicts": [verdict.record for verdict in verdicts],
         **figures,
     }
