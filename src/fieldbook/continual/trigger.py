@@ -7,29 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from .. import FieldbookError
 from ..core import words
 from ..core.interval import keeps
 from ..core.strict import Strict
+from ..scope.limit import Bound
 
 # %% auto #0
-__all__ = ['Bound', 'Trigger', 'Since', 'due']
-
-# %% ../../../notebooks/14_continual/30_trigger.ipynb #f45fbf08
-class Bound(Strict):
-    """A figure of the last weeks, by its name in `evaluate`, and what it must keep; one of the two."""
-
-    metric: str
-    at_least: float | None = None
-    at_most: float | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> Bound:
-        if (self.at_least is None) == (self.at_most is None):
-            raise ValueError("say at_least or at_most, one of them")
-        return self
+__all__ = ['Trigger', 'Since', 'due']
 
 # %% ../../../notebooks/14_continual/30_trigger.ipynb #f3940b0f
 class Trigger(Strict):

@@ -9,7 +9,6 @@ import contextlib
 import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from .change import before
 from ..serve.plan import Plan
@@ -74,28 +73,11 @@ ALIASES = ("champion", "challenger", "previous")
 # %% ../../../notebooks/13_experiment/74_registry.ipynb #b3db53c6
 def _set(project: Path, title: str, wanted: Mapping[str, str]) -> None:
     """Let each alias point to the run with a lineage id, and to nothing where none is wanted."""
+    from fieldbook.package.track import point
     from fieldbook.select.store import mlflow_run, open_store
 
     store = open_store(project)
     import mlflow
 
     mlflow.set_tracking_uri(store)
-    client = mlflow.MlflowClient()
-    for alias in ALIASES:
-        if alias in wanted:
-            run = mlflow_run("lineage", wanted[alias])
-            client.set_registered_model_alias(title, alias, _version(client, title, run))
-        elif client.search_registered_models(f"name = '{title}'"):
-            client.delete_registered_model_alias(title, alias)
-
-# %% ../../../notebooks/13_experiment/74_registry.ipynb #68da2d20
-def _version(client: Any, title: str, run: Any) -> str:
-    """Return the version under which a run's model is registered; it is registered if it is not."""
-    from mlflow.exceptions import MlflowException
-
-    known = client.search_model_versions(f"run_id = '{run.info.run_id}'")
-    if known:
-        return known[0].version
-    with contextlib.suppress(MlflowException):  # it is there already
-        client.create_registered_model(title)
-    return client.create_model_version(title, run.data.tags["source"], run.info.run_id).version
+    point(title, ALIASES, {alias: mlflow_run("lineage", identity) for alias, identity in wanted.items()})

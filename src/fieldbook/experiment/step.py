@@ -6,26 +6,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
 from .change import following, promoted
 from .rollout import Rollout
 from .verdict import Verdict
+from ..serve.breaker import without
 from ..serve.plan import Plan
 
 # %% auto #0
-__all__ = ['ENDS', 'without', 'wider', 'shifted', 'step']
+__all__ = ['ENDS', 'wider', 'shifted', 'step']
 
 # %% ../../../notebooks/13_experiment/82_step.ipynb #ccbe6341
 ENDS = ("mismatch", "roll back", "inconclusive")  # the challenger is no longer tried, and the champion stays
-
-# %% ../../../notebooks/13_experiment/82_step.ipynb #a6d2b3a3
-def without(plan: Plan, gone: Sequence[str]) -> dict[str, Any] | None:
-    """Return the test of a plan without some of its challengers; None if nobody is left."""
-    test = plan.test.model_dump() if plan.test else {}
-    left = {name: share for name, share in test.get("shares", {}).items() if name not in gone}
-    return test | {"shares": left} if left else None
 
 # %% ../../../notebooks/13_experiment/82_step.ipynb #f182bd67
 def wider(plan: Plan, settings: Rollout, requests: int, hours: float) -> dict[str, Any] | None:
@@ -78,7 +73,8 @@ def step(
     of = lambda *states: [name for name in plan.challengers if name in verdicts and verdicts[name].state in states]
     why = lambda names: " ".join(verdicts[name].why for name in names)
     if gone := of(*ENDS):
-        return following(plan, why(gone), who, when, evidence, test=without(plan, gone))
+        left = reduce(without, gone, plan).test
+        return following(plan, why(gone), who, when, evidence, test=left and left.model_dump())
     if better := of("promote"):
         return promoted(plan, better[0], why(better[:1]), who, when, evidence)
     if of("hold", "too few") == plan.challengers or not verdicts:

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from .manifest import read_manifest
 from ..select.store import experiment, mlflow_run, open_store
 
 # %% auto #0
-__all__ = ['home', 'main', 'lineage']
+__all__ = ['home', 'main', 'point', 'lineage']
 
 # %% ../../../notebooks/08_package/40_track.ipynb #c2d94848
 def _record(name: str, settings: dict[str, Any], seed: int) -> str:
@@ -63,11 +64,10 @@ def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 # %% ../../../notebooks/08_package/40_track.ipynb #e8b7ed18
-def _version(client: Any, title: str, name_of_run: str) -> str:
+def _version(client: Any, title: str, run: Any) -> str:
     """Return the registry version of a run's model, registered if it is not yet."""
     from mlflow.exceptions import MlflowException
 
-    run = mlflow_run("digest", name_of_run)
     known = client.search_model_versions(f"run_id = '{run.info.run_id}'")
     if known:
         return known[0].version
@@ -100,19 +100,27 @@ def main() -> None:
     chosen = json.loads(Path("data/selection/leaderboard.json").read_text())
     aliases = {alias: chosen[alias] for alias in ("champion", "challenger") if chosen[alias]}
     if Path.cwd().resolve() == project:  # an experiment in a temporary workspace is recorded, and promotes nobody
-        _promote(manifest.name, {alias: runs[name] for alias, name in aliases.items()})
+        found = {alias: mlflow_run("digest", runs[name]) for alias, name in aliases.items()}
+        point(manifest.name, ("champion", "challenger"), found)
     receipt = {"experiment": manifest.name, "aliases": aliases, "digests": runs}  # run ids differ on every machine
     replace(Path("data/tracking.json"), json.dumps(receipt, indent=2) + "\n")
 
 # %% ../../../notebooks/08_package/40_track.ipynb #f04a8120
-def _promote(title: str, aliases: dict[str, str]) -> None:
-    """Let the aliases of a registered model point to the runs of these digests, and to nothing where there is none."""
+def point(title: str, aliases: Sequence[str], runs: Mapping[str, Any]) -> None:
+    """Let aliases of a registered model point to runs of MLflow, and to nothing where there is none.
+
+    Parameters
+    ----------
+    title : of the registered model.
+    aliases : all that are to be right.
+    runs : by alias; their models are registered if they are not yet.
+    """
     import mlflow
 
     client = mlflow.MlflowClient()
-    for alias in ("champion", "challenger"):
-        if alias in aliases:
-            client.set_registered_model_alias(title, alias, _version(client, title, aliases[alias]))
+    for alias in aliases:
+        if alias in runs:
+            client.set_registered_model_alias(title, alias, _version(client, title, runs[alias]))
         elif client.search_registered_models(f"name = '{title}'"):
             client.delete_registered_model_alias(title, alias)
 

@@ -5,7 +5,7 @@
 # %% ../../../notebooks/01_scope/20_limit.ipynb #7cbe5608
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,22 +13,27 @@ from ..core.strict import Strict
 from .column import Condition
 
 # %% auto #0
-__all__ = ['Limit', 'Fairness', 'Behaviour']
+__all__ = ['Bound', 'Limit', 'Fairness', 'Behaviour']
 
 # %% ../../../notebooks/01_scope/20_limit.ipynb #172451d3
-class Limit(Strict):
+class Bound(Strict):
     """A bound on a figure of `metrics` or `checks`; exactly one of `at_least` and `at_most` is given."""
 
     metric: str
     at_least: float | None = None
     at_most: float | None = None
-    why: str
 
     @model_validator(mode="after")
-    def _one_bound(self) -> Limit:
+    def _one_bound(self) -> Self:
         if (self.at_least is None) == (self.at_most is None):
             raise ValueError("give exactly one of at_least and at_most")
         return self
+
+
+class Limit(Bound):
+    """A bound that a model must keep before it may serve, and why."""
+
+    why: str
 
 # %% ../../../notebooks/01_scope/20_limit.ipynb #6b68510f
 class Fairness(Limit):
