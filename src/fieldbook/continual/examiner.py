@@ -17,7 +17,7 @@ from ..core.interval import Draws, Evaluate, figure
 from ..evaluate.bootstrap import bootstrap, intervals
 from ..evaluate.metrics import METRICS
 from ..evaluate.scores import Scores
-from ..select.gate import PASSED, judge_all, limits_of, waivers
+from ..select.gate import PASSED, judge_all, limits_of
 
 # %% auto #0
 __all__ = ['Signals', 'Examiner', 'difference', 'refused', 'alerts', 'staleness']
@@ -122,7 +122,7 @@ def _unmet(examiner: Examiner, model: int) -> str | None:
     sure = examiner.sure.model_copy(update={"metrics": names})
     drawn = bootstrap(scores, examiner.days(rows), sure, given.recipe.seed)
     figures = {"rows": len(rows), **intervals(scores, drawn, sure.confidence)}
-    verdicts = judge_all(limits, figures, waivers(task, retrained=True))
+    verdicts = judge_all(limits, figures, task.waived)
     return next((verdict.sentence for verdict in verdicts if verdict.decides != PASSED), None)
 
 # %% ../../../notebooks/14_continual/74_examiner.ipynb #500b79ca

@@ -13,7 +13,7 @@ from ..core.strict import Strict
 from .column import Condition
 
 # %% auto #0
-__all__ = ['Bound', 'Limit', 'Fairness', 'Behaviour']
+__all__ = ['Bound', 'Limit', 'Fairness', 'Behaviour', 'Waiver']
 
 # %% ../../../notebooks/01_scope/20_limit.ipynb #172451d3
 class Bound(Strict):
@@ -59,6 +59,12 @@ class Fairness(Limit):
     column: str
     groups: dict[str, Condition] | None = None
 
+    @property
+    def limit(self) -> Limit:
+        """The bound on the figure that `evaluate` makes of it."""
+        name = f"fairness.{self.metric} by {self.column}"
+        return Limit(metric=name, at_least=self.at_least, at_most=self.at_most, why=self.why)
+
 # %% ../../../notebooks/01_scope/20_limit.ipynb #df5bedf2
 class Behaviour(Strict):
     """A test of what the answer does when fields of the request change.
@@ -86,6 +92,11 @@ class Behaviour(Strict):
     why: str = ""
 
     @property
+    def limit(self) -> Limit:
+        """The bound on the figure that `evaluate` makes of it."""
+        return Limit(metric=f"behave.{self.name}", at_least=self.at_least, why=self.why)
+
+    @property
     def fields(self) -> list[str]:
         """The fields, as a list."""
         return [self.field] if isinstance(self.field, str) else self.field
@@ -100,3 +111,10 @@ class Behaviour(Strict):
         if given - needs[self.kind] - allowed[self.kind] or {"by", "values"} <= given:
             raise ValueError(f"{self.kind} cannot use all of {', '.join(sorted(given))}")
         return self
+
+# %% ../../../notebooks/01_scope/20_limit.ipynb #61d3e0a2
+class Waiver(Strict):
+    """A limit that a retrained model need not keep, by the name of its figure, and why; it is judged and told."""
+
+    limit: str
+    why: str = Field(min_length=1)

@@ -5,7 +5,7 @@
 # %% ../../../notebooks/07_select/05_gate.ipynb #debebead
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -15,11 +15,11 @@ from .. import FieldbookError
 from ..core.interval import keeps
 from ..core.words import shown
 from ..scope.framing import Framing
-from ..scope.limit import Limit
+from ..scope.limit import Limit, Waiver
 
 # %% auto #0
 __all__ = ['Figures', 'PASSED', 'FAILED', 'UNCLEAR', 'LATER', 'AGAINST_NOTHING', 'IDLE', 'named', 'look_up', 'Verdict', 'judge',
-           'overall', 'limits_of', 'waivers', 'judge_all']
+           'overall', 'limits_of', 'judge_all']
 
 # %% ../../../notebooks/07_select/05_gate.ipynb #79c058d9
 Figures = dict[str, Any]  # numbers, {value, low, high}, and groups of those
@@ -166,28 +166,8 @@ def _ending(value: float, more: float, rows: int | None, clusters: int | None) -
 
 # %% ../../../notebooks/07_select/05_gate.ipynb #4748ed78
 def limits_of(task: Framing) -> list[Limit]:
-    """Return every limit of a framing that can be judged now: its own, those on fairness, and those on behaviour."""
-    fair = [
-        Limit(metric=f"fairness.{one.metric} by {one.column}", at_least=one.at_least, at_most=one.at_most, why=one.why)
-        for one in task.fairness
-    ]
-    tests = [Limit(metric=f"behave.{test.name}", at_least=test.at_least, why=test.why) for test in task.behave]
-    return [limit for limit in (*task.limits, *fair, *tests) if not limit.metric.startswith(LATER)]
-
-# %% ../../../notebooks/07_select/05_gate.ipynb #3d0c1a53
-def waivers(task: Framing, retrained: bool) -> Mapping[str, str]:
-    """Return the limits of a framing that a model need not keep, and why.
-
-    Raises
-    ------
-    FieldbookError
-        If one is waived that is not there.
-    """
-    known = [limit.metric for limit in limits_of(task)]
-    for name in task.waived:
-        if name not in known:
-            raise FieldbookError(f"conf: waived names {name}, and no limit is called so; there are {', '.join(known)}")
-    return task.waived if retrained else {}
+    """Return every limit of a framing that can be judged now."""
+    return [limit for limit in task.bounds if not limit.metric.startswith(LATER)]
 
 # %% ../../../notebooks/07_select/05_gate.ipynb #3d0c1a54
 def _waive(verdict: Verdict, why: str) -> Verdict:
@@ -197,17 +177,18 @@ def _waive(verdict: Verdict, why: str) -> Verdict:
     return replace(verdict, waived=why, sentence=f"{verdict.sentence}; waived for a retrained model: {why}")
 
 # %% ../../../notebooks/07_select/05_gate.ipynb #9516b6fa
-def judge_all(limits: list[Limit], figures: Figures, waived: Mapping[str, str] = {}) -> list[Verdict]:
+def judge_all(limits: list[Limit], figures: Figures, waived: Sequence[Waiver] = ()) -> list[Verdict]:
     """Return the verdicts on a model: of each limit, and first of all of its graph, if that has a `fault`.
 
     Parameters
     ----------
     limits, figures : see `judge`.
-    waived : limits that need not be kept, and why.
+    waived : limits that need not be kept.
     """
+    why = {one.limit: one.why for one in waived}
     fault = figures.get("fault")
     if fault is None:
-        return [_waive(judge(limit, figures), waived.get(limit.metric, "")) for limit in limits]
+        return [_waive(judge(limit, figures), why.get(limit.metric, "")) for limit in limits]
     served = Limit(metric="graph", at_least=1, why="what is served must say what was trained")
     known = [*named(figures), *figures.get("too_few", [])]
     broken = Verdict(served, FAILED, {}, None, f"it cannot be served as it was trained: {fault}")

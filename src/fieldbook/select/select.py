@@ -25,7 +25,7 @@ from ..features.features import read_features
 from ..model.build import rating
 from ..scope.framing import Framing
 from ..scope.framings import AnyFraming
-from .gate import PASSED, Figures, Verdict, judge_all, limits_of, look_up, named, overall, waivers
+from .gate import PASSED, Figures, Verdict, judge_all, limits_of, look_up, named, overall
 from .remark import SAME, doubt, is_constant, lead, learnt_nothing, missing_costs
 
 # %% auto #0
@@ -87,7 +87,7 @@ def choose(
     FieldbookError
         If no model passes every limit; the message says for each which limit stands in the way.
     """
-    limits, waived = limits_of(task), waivers(task, settings.retrained)
+    limits, waived = limits_of(task), task.waived if settings.retrained else ()
     verdicts = {name: judge_all(limits, known, waived) for name, known in figures.items()}
     unmet = {name: [verdict for verdict in judged if verdict.decides != PASSED] for name, judged in verdicts.items()}
     value = {name: look_up(task.objective, known)["value"] for name, known in figures.items()}
