@@ -275,6 +275,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'fieldbook/continual/replay.py')},
             'fieldbook.continual.retrain': { 'fieldbook.continual.retrain.Retrained': ( '14_continual/retrain.html#retrained',
                                                                                         'fieldbook/continual/retrain.py'),
+                                             'fieldbook.continual.retrain.Retrained.words': ( '14_continual/retrain.html#retrained.words',
+                                                                                              'fieldbook/continual/retrain.py'),
                                              'fieldbook.continual.retrain.State': ( '14_continual/retrain.html#state',
                                                                                     'fieldbook/continual/retrain.py'),
                                              'fieldbook.continual.retrain._put': ( '14_continual/retrain.html#_put',

@@ -128,7 +128,8 @@ def renew(logs: Path, models: Path, plans: Sequence[Plan], now: np.datetime64) -
     if not reasons:
         return f"not due after {since.days:.1f} days and {since.labels:,} labels"
     try:
-        version, why = retrain(day, models).version, "it has passed the gate"
+        made = retrain(day, models)
+        version, why = made.version, made.words
     except Rejected as error:
         version, why = None, str(error)
     except FieldbookError as error:

@@ -220,7 +220,9 @@ def learnt(day: date, models: Path) -> Path:
     models : folder that takes it.
     """
     print(f"replay: learns the model on what was known at {day}, in about a minute", flush=True)
-    return retrain(day, models).folder
+    made = retrain(day, models)
+    print(f"replay: {made.version}: {made.words}", flush=True)
+    return made.folder
 
 # %% ../../../notebooks/14_continual/94_replay.ipynb #4d4a41e0
 def main(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
@@ -120,6 +120,7 @@ class Retrained:
     version, folder : of the model.
     experiment, commit : of the run that made it.
     ran : whether it ran now; it was known before if not.
+    waived : what the gate said of limits that it need not keep and does not.
     """
 
     version: Version
@@ -127,6 +128,12 @@ class Retrained:
     experiment: str
     commit: str
     ran: bool
+    waived: list[str] = field(default_factory=list)
+
+    @property
+    def words(self) -> str:
+        """What the gate said."""
+        return "; ".join(["it has passed the gate", *self.waived])
 
 # %% ../../../notebooks/14_continual/25_retrain.ipynb #d75b3c55
 def named(at: date, overrides: list[str], stateful: bool) -> str:
@@ -165,8 +172,8 @@ def retrain(
     ran = commit is None
     if ran:
         commit = run(name, section("name", str), overrides, files, show)
-    version = _put(commit, models, asked[0], name, split.validation)
-    return Retrained(version, models / version, name, commit, ran)
+    version, waived = _put(commit, models, asked[0], name, split.validation)
+    return Retrained(version, models / version, name, commit, ran, waived)
 
 # %% ../../../notebooks/14_continual/25_retrain.ipynb #55543d3e
 def own_files(folder: Path) -> list[Path]:
@@ -174,20 +181,21 @@ def own_files(folder: Path) -> list[Path]:
     return [Path(name) for name in git("ls-files", "--others", "-z", str(folder)).split("\0") if name]
 
 # %% ../../../notebooks/14_continual/25_retrain.ipynb #d825a91d
-def _put(commit: str, models: Path, asked: str, name: str, until: date) -> str:
-    """Put what an experiment made into the folder of models, whole; return its version."""
+def _put(commit: str, models: Path, asked: str, name: str, until: date) -> tuple[str, list[str]]:
+    """Put what an experiment made into the folder of models, whole; return its version, and what it was excused."""
     models.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".retrained-", dir=models) as folder:
-        made, fitted = Path(folder) / "champion", Path(folder) / "model.joblib"
-        take_out(commit, {"data/champion": made, "data/selection/champion/model.joblib": fitted})
+        made, chosen = Path(folder) / "champion", Path(folder) / "chosen"
+        take_out(commit, {"data/champion": made, "data/selection/champion": chosen})
         manifest = read_manifest(made)
         if manifest.model != asked:
             raise Rejected(f"{name}: {asked} does not pass the gate, and {manifest.model} does: nothing is replaced")
         if not (models / manifest.version).exists():
-            keep_state(models, manifest.version, fitted, until)
+            keep_state(models, manifest.version, chosen / "model.joblib", until)
             with drafted(models / manifest.version) as draft:
                 os.rename(made, draft)
-    return manifest.version
+        verdicts = json.loads((chosen / "choice.json").read_text())["verdicts"]
+    return manifest.version, [verdict["sentence"] for verdict in verdicts if "waived" in verdict]
 
 # %% ../../../notebooks/14_continual/25_retrain.ipynb #7024634b
 def main(at: str | None = None, stateful: bool = False) -> None:
@@ -207,3 +215,5 @@ def main(at: str | None = None, stateful: bool = False) -> None:
     print(
         f"retrain: {made.version} has passed the gate ({told}); {how} in {made.folder}, of experiment {made.experiment}"
     )
+    for sentence in made.waived:
+        print(f"  {sentence}")
