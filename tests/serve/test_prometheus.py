@@ -22,6 +22,7 @@ from server import Server, free_port, start
 
 from fieldbook.monitor.alert import Alert
 from fieldbook.monitor.figures import GAUGES, listener, registry, write
+from fieldbook.observe.counters import FAILURES
 from fieldbook.scope.framing import Framing
 
 pytestmark = pytest.mark.slow
@@ -158,6 +159,7 @@ def test_rules_and_dashboard_name_only_metrics_that_exist(server: Server, manife
     for body in (request, [request, other], {**request, **nothing}, {**request, field: 1}):
         server.client.post("/predict", json=body)
     series = exposed(server)
+    series |= {f"{one.name}_total" for one in FAILURES.describe()}  # there is no series before a challenger has failed
     known = series | RECORDED | {"up", "ALERTS"} | {f"fieldbook_monitor_{name}" for name in GAUGES}
     asked = [variable["definition"] for variable in DASHBOARD["templating"]["list"] if variable["type"] == "query"]
     asked = [query.removeprefix("label_values(").partition(", ")[0].partition("{")[0] for query in asked]
