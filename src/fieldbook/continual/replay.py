@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,7 @@ def play(
     told: dict[str, Any],
     tick: Tick | None = None,
     speed: float | None = None,
+    page: Callable[[dict[str, Any]], Any] = lambda known: None,
 ) -> dict[str, Any]:
     """Play a script into a folder, or go on with what stands there; return what is known of it.
 
@@ -176,6 +178,7 @@ def play(
     told : what identifies the replay.
     tick : called at the end of each stretch of `tick_hours`.
     speed : simulated seconds in a second, at most.
+    page : called with what is known at the end of each month.
     """
     with alone(stage.folder, told) as known:
         player = Player(script, stage.folder, stage.token, speed)
@@ -192,7 +195,9 @@ def play(
                             if tick and high in ticks:
                                 tick(str(high.astype("datetime64[s]")), stage.folder, stage.models)
                                 wait_for_plan(caller, stage)
-                            _note(stage, known, until=str(high))
+                            _note(stage, known, until=str(high), rows=player.played, refused=player.refused)
+                            if high.astype("datetime64[M]") > low.astype("datetime64[M]"):
+                                page(known)
         _note(stage, known, rows=player.played, refused=player.refused)
     return known
 
@@ -261,8 +266,9 @@ def main(
     hours = settings.http_hours if http is None else http
     until = min(first + np.timedelta64(round(hours * 3_600_000), "ms"), last)
     stage = Stage(champion, into)
-    known = play(script, stage, first, last, until, settings, told, tick, speed)
-    report(into, manifest.framing.task, known)
+    page = partial(report, into, manifest.framing.task)  # who has seen enough may stop it
+    known = play(script, stage, first, last, until, settings, told, tick, speed, page)
+    page(known)
     print(f"{known['rows']:,} requests played, {told['begin'][:10]} to {told['end'][:10]}")
     print(f"report   {into / 'replay.html'}")
     return known
