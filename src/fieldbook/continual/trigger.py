@@ -81,7 +81,7 @@ def due(since: Since, trigger: Trigger, price: float | None = None) -> list[str]
         return []
     reasons = []
     if trigger.days is not None and since.days >= trigger.days:
-        reasons.append(f"the model is {since.days:g} days old, and {trigger.days:g} are allowed")
+        reasons.append(f"the model is {since.days:.3g} days old, and {trigger.days:g} are allowed")
     if trigger.labels is not None and since.labels >= trigger.labels:
         reasons.append(f"{since.labels:,} labels have become known since, and {trigger.labels:,} are enough")
     reasons += [f"the monitor has an open alert: {name}" for name in since.alerts if name in trigger.alerts]

@@ -182,7 +182,7 @@ def picture(found: Sequence[dict[str, Any]], task: Framing) -> str:
         if {"promoted", "taken back"} & {*one["kinds"]}:
             for axes in (top, middle):
                 axes.axvline(place, color=plot.GREEN, linewidth=2)
-    value = lambda one: one["loss"]["value"] if one["loss"] else np.nan
+    value = lambda one: one["loss"]["value"] if one["loss"] and one["loss"]["low"] is not None else np.nan
     top.plot(places, [value(one) for one in found], "o-", color=plot.BLUE, markersize=4, linewidth=1)
     top.yaxis.set_major_formatter("{x:,.0f}")
     top.set_title(f"Loss of 1,000 rows, {task.lost_in}; dotted: the monitor has called; green: another champion")
