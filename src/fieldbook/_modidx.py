@@ -115,6 +115,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'fieldbook/continual/experiment.py'),
                                                 'fieldbook.continual.experiment.git': ( '14_continual/experiment.html#git',
                                                                                         'fieldbook/continual/experiment.py'),
+                                                'fieldbook.continual.experiment.joined': ( '14_continual/experiment.html#joined',
+                                                                                           'fieldbook/continual/experiment.py'),
                                                 'fieldbook.continual.experiment.keep': ( '14_continual/experiment.html#keep',
                                                                                          'fieldbook/continual/experiment.py'),
                                                 'fieldbook.continual.experiment.lead': ( '14_continual/experiment.html#lead',

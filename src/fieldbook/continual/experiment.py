@@ -19,12 +19,12 @@ from pathlib import Path
 
 from .. import FieldbookError
 from ..core.files import remove, replace
-from ..core.repro import plan, repro
+from ..core.repro import Chain, plan, repro
 from ..stages import ROAD, SECONDS, STAGES
 
 # %% auto #0
-__all__ = ['APART', 'LOCK', 'REJECTED', 'git', 'commit_of', 'uncommitted', 'clone', 'compose_there', 'keep', 'lead', 'reason',
-           'Rejected', 'run', 'take_out']
+__all__ = ['APART', 'LOCK', 'REJECTED', 'git', 'commit_of', 'uncommitted', 'clone', 'compose_there', 'keep', 'lead', 'joined',
+           'reason', 'Rejected', 'run', 'take_out']
 
 # %% ../../../notebooks/14_continual/22_experiment.ipynb #cd2cbccd
 def git(*words: str) -> str:
@@ -77,6 +77,8 @@ def clone(place: Path, files: Sequence[Path] = ()) -> None:
     for path in files:
         (place / path).parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if path.is_dir() else shutil.copy2)(path, place / path)
+    with Repo(str(place)) as cloned:  # what has not changed need not be made
+        cloned.checkout(list(ROAD[0][0]), allow_missing=True)
 
 # %% ../../../notebooks/14_continual/22_experiment.ipynb #fc91eb85
 def compose_there(overrides: Sequence[str], name: str) -> None:
@@ -141,6 +143,17 @@ def lead(parent: str, name: str, problem: str, overrides: str, files: str) -> No
         print(f"fieldbook: {error}", flush=True)
         sys.exit(1)
 
+# %% ../../../notebooks/14_continual/22_experiment.ipynb #4c1fd9e1
+def joined(turns: Sequence[Sequence[Chain]]) -> list[list[Chain]]:
+    """Return turns in which those of a single chain that follow one another are one."""
+    result: list[list[Chain]] = []
+    for turn in turns:
+        if result and len(turn) == len(result[-1]) == 1:
+            result[-1] = [[*result[-1][0], *turn[0]]]
+        else:
+            result.append(list(turn))
+    return result
+
 # %% ../../../notebooks/14_continual/22_experiment.ipynb #48e22015
 def _work(name: str, problem: str, overrides: list[str], files: list[Path]) -> None:
     if commit_of(name):  # another has made it meanwhile
@@ -154,7 +167,7 @@ def _work(name: str, problem: str, overrides: list[str], files: list[Path]) -> N
         with chdir(place):
             compose_there(overrides, problem)
             turns = [[chain for chain in turn if chain != ["bento"]] for turn in plan(ROAD)[0]]
-            if not repro(turns, SECONDS | {stage.name: stage.seconds for stage in STAGES}):
+            if not repro(joined(turns), SECONDS | {stage.name: stage.seconds for stage in STAGES}):
                 sys.exit(1)  # what was wrong is told
             ref = keep(name)
         git("fetch", "--quiet", str(place), f"+{ref}:{ref}")
