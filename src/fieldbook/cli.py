@@ -220,7 +220,7 @@ def lineage(identity: Annotated[str, typer.Argument(help="as a prediction in the
 
 def main() -> None:
     """Run the command; an error a person can mend is one line on stderr and exit status 1."""
-    # Threads that wait sleep: those that spin take a core from the thread they wait for, ten times the work on a busy machine.
+    # Threads that wait sleep: those that spin take the core from others, and on a busy machine cost ten times the work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
