@@ -2420,6 +2420,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'fieldbook.monitor.unit.natural': ('12_monitor/unit.html#natural', 'fieldbook/monitor/unit.py'),
                                         'fieldbook.monitor.unit.possible': ('12_monitor/unit.html#possible', 'fieldbook/monitor/unit.py'),
                                         'fieldbook.monitor.unit.rival': ('12_monitor/unit.html#rival', 'fieldbook/monitor/unit.py'),
+                                        'fieldbook.monitor.unit.single': ('12_monitor/unit.html#single', 'fieldbook/monitor/unit.py'),
                                         'fieldbook.monitor.unit.units': ('12_monitor/unit.html#units', 'fieldbook/monitor/unit.py')},
             'fieldbook.monitor.webhook': { 'fieldbook.monitor.webhook.Delivered': ( '12_monitor/webhook.html#delivered',
                                                                                     'fieldbook/monitor/webhook.py'),

@@ -19,8 +19,8 @@ from .traffic import against, shifted
 from ..package.reference import Reference, Stream
 
 # %% auto #0
-__all__ = ['CONVERSIONS', 'UNITS', 'SIGN', 'MILD', 'SLIPS', 'FLOOR', 'GAIN', 'HALF', 'OWN', 'ALONE', 'natural', 'possible',
-           'density', 'Converted', 'mixtures', 'away', 'rival', 'converted', 'beyond', 'units']
+__all__ = ['CONVERSIONS', 'UNITS', 'SIGN', 'MILD', 'SLIPS', 'FLOOR', 'RARE', 'GAIN', 'HALF', 'OWN', 'natural', 'possible',
+           'density', 'Converted', 'mixtures', 'away', 'single', 'rival', 'converted', 'beyond', 'units']
 
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #e1059245
 _FACTORS = {
@@ -105,7 +105,7 @@ class Converted:
     share : of the rows that are converted.
     gain : in log-likelihood for a converted row.
     before, after : how far the bins' shares lie from those of training, in nats, as they came and converted back.
-    alone : the same of the converted rows alone, converted back.
+    single : whether the converted rows, converted back, are all in one rare bin.
     """
 
     name: str
@@ -113,13 +113,13 @@ class Converted:
     gain: float
     before: float
     after: float
-    alone: float
+    single: bool
 
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #5568c9d0
 def mixtures(
     one: Stream, values: np.ndarray, names: Sequence[str], rounds: int = 25
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return for each conversion its share, its gain in log-likelihood over all rows, and rows' probabilities of it."""
+    """Return of each named conversion its share, its gain in log-likelihood over all rows, and each row's probability."""
     factor, offset = (np.array(part)[:, None] for part in zip(*(CONVERSIONS[name] for name in names)))
     plain = density(one, values)[None]
     other = density(one, (values[None] - offset) / factor) / np.abs(factor)
@@ -137,6 +137,15 @@ def away(one: Stream, values: np.ndarray) -> float:
     base = np.maximum(np.array(one.counts[1:], dtype=float) / max(sum(one.counts[1:]), 1), 1e-4)
     now = count / max(count.sum(), 1)
     return float((now * np.log(np.where(now > 0, now, 1) / base)).sum())
+
+# %% ../../../notebooks/12_monitor/33_unit.ipynb #0a7c000a
+RARE = 0.1  # share of training's rows that a bin holds at most that is rare
+
+
+def single(one: Stream, values: np.ndarray) -> bool:
+    """Return whether values, (rows,), are all in one bin, and few of training's rows are."""
+    codes = np.unique(one.bins.codes(values))
+    return len(codes) == 1 and one.counts[codes[0]] < RARE * sum(one.counts[1:])
 
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #f97b068b
 def rival(one: Stream, values: np.ndarray, factor: float) -> float:
@@ -165,15 +174,12 @@ def converted(name: str, one: Stream, values: np.ndarray) -> Converted | None:
     if gain[best] <= max(0.0, rival(one, values, factor)):
         return None
     each = float(gain[best] / max(part[best] * len(values), 1))
-    alone = away(one, back[of[best] > 0.5])
+    alone = single(one, back[of[best] > 0.5])
     return Converted(names[best], float(part[best]), each, before, after, alone)
 
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #6ce490f7
 GAIN, HALF = 1.5, 0.5  # nats a row, and the part of the distance from training that may stay
-OWN = (
-    0.75  # the same of a conversion by less than five: the contract's unit speaks for it, and a season may lie between
-)
-ALONE = 2.5  # nats: so far from training are rows that fill less than two of twenty bins
+OWN = 0.75  # the same for a factor under five, which is of the contract's unit: a season may lie between
 
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #c6e90487
 def beyond(one: Stream, values: np.ndarray) -> float:
@@ -186,7 +192,7 @@ def _explains(one: Stream, best: Converted | None, values: np.ndarray, notice: N
     if best is None or best.gain <= GAIN or best.share <= notice.share:
         return False
     mild = best.name != SIGN and 1 / MILD < abs(CONVERSIONS[best.name][0]) < MILD
-    if best.after >= (OWN if mild else HALF) * best.before or (best.share < 0.5 and best.alone > ALONE):
+    if best.after >= (OWN if mild else HALF) * best.before or (best.share < 0.5 and best.single):
         return False
     return best.name != SIGN or beyond(one, values) > best.share / 4
 
