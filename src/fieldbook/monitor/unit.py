@@ -119,7 +119,7 @@ class Converted:
 def mixtures(
     one: Stream, values: np.ndarray, names: Sequence[str], rounds: int = 25
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return of each named conversion its share, its gain in log-likelihood over all rows, and each row's probability."""
+    """Return of each named conversion its share, its gain in log-likelihood of all rows, and each row's probability."""
     factor, offset = (np.array(part)[:, None] for part in zip(*(CONVERSIONS[name] for name in names)))
     plain = density(one, values)[None]
     other = density(one, (values[None] - offset) / factor) / np.abs(factor)
