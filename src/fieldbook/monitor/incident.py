@@ -15,6 +15,7 @@ from .cause import Cause
 from .plant import Fault, mirrored
 from .rows import Rows
 from .season import Season
+from .unit import SLIPS, natural
 
 # %% auto #0
 __all__ = ['PLAN', 'BEGINS', 'HOURS', 'candidates', 'incidents', 'Found', 'views', 'joined', 'new_causes', 'right', 'earlier',
@@ -25,7 +26,7 @@ PLAN = [
     *[({"kind": "shift", "size": size}, count, 15) for count in (1, 5) for size in (0.1, 0.25, 0.5, 1.0)],
     *[
         ({"kind": "unit", "how": how}, 1, 15)
-        for how in ("multiplied by 10", "degrees Celsius to Fahrenheit", "divided by 60")
+        for how in ("multiplied by 10", "degrees Fahrenheit to Celsius", "divided by 60")
     ],
     ({"kind": "unit", "how": "multiplied by 10", "size": 0.3}, 1, 15),
     ({"kind": "frozen", "size": 1.0}, 1, 40),
@@ -51,6 +52,8 @@ def candidates(of: Season, fault: Fault) -> list[str]:
         for name, values in of.table.request.items()
         if values.dtype == object and f"field:{name}" in of.reference.streams
     ]
+    if fault.kind == "unit" and fault.how not in SLIPS:
+        return [name for name in numbers if fault.how in (natural(name, of.reference.streams[f"field:{name}"]) or [])]
     if fault.kind != "concept":
         return {"new value": words, "missing": numbers + words}.get(fault.kind, numbers)
     some = {name: values[:: max(len(values) // 5000, 1)] for name, values in of.table.request.items()}
@@ -63,12 +66,17 @@ BEGINS = 8  # o'clock, UTC: when a fault begins
 
 
 def incidents(of: Season, often: float = 1.0, seed: int = 0) -> Iterator[tuple[Fault, np.datetime64, int]]:
-    """Yield faults, when they begin, and a seed of their own; of a part of the plan, at least one of each."""
+    """Yield faults, when they begin, and a seed of their own; of a part of the plan, at least one of each.
+
+    A fault that no field can have is left out.
+    """
     first, last = of.rows.time[[0, -1]].astype("datetime64[D]")
     days = np.arange(first + 2, last - 8)
     rng, number = np.random.default_rng(seed), 0
     for settings, fields, count in PLAN:
         among = candidates(of, Fault(**settings)) if fields else []
+        if len(among) < fields:
+            continue
         for _ in range(max(1, round(count * often))):
             chosen = sorted(rng.choice(among, fields, replace=False).tolist()) if fields else []
             begins = rng.choice(days).astype("datetime64[h]") + np.timedelta64(BEGINS, "h")

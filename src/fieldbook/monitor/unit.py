@@ -5,6 +5,8 @@
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #8a4ce13d
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +19,8 @@ from .traffic import against, shifted
 from ..package.reference import Reference, Stream
 
 # %% auto #0
-__all__ = ['CONVERSIONS', 'FLOOR', 'UNITS', 'GAIN', 'HALF', 'MILD', 'density', 'Converted', 'mixtures', 'away', 'rival',
-           'natural', 'converted', 'beyond', 'units']
+__all__ = ['CONVERSIONS', 'UNITS', 'SIGN', 'MILD', 'SLIPS', 'FLOOR', 'RARE', 'GAIN', 'HALF', 'OWN', 'natural', 'possible',
+           'density', 'Converted', 'mixtures', 'away', 'single', 'rival', 'converted', 'beyond', 'units']
 
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #e1059245
 _FACTORS = {
@@ -36,6 +38,43 @@ CONVERSIONS = {
     **{f"divided by {name}": (1 / factor, 0.0) for name, factor in _FACTORS.items()},
 }
 
+# %% ../../../notebooks/12_monitor/33_unit.ipynb #0a7c0001
+UNITS = {  # how a field may come, by the word for its unit
+    "°c|celsius": ["degrees Celsius to Fahrenheit"],
+    "°f|fahrenheit": ["degrees Fahrenheit to Celsius"],
+    "miles?|mph": ["multiplied by 1.609 (miles to kilometres)"],
+    "kilomet(re|er)s?|km": ["divided by 1.609 (miles to kilometres)"],
+    "met(re|er)s?": ["multiplied by 3.281 (metres to feet)"],
+    "feet|foot|ft": ["divided by 3.281 (metres to feet)"],
+    "inch(es)?": ["multiplied by 2.54 (inches to centimetres)"],
+    "centimet(re|er)s?|cm": ["divided by 2.54 (inches to centimetres)"],
+    "kilograms?|kg": ["multiplied by 2.205 (kilograms to pounds)"],
+    "pounds?|lbs?": ["divided by 2.205 (kilograms to pounds)"],
+    "hours?": ["multiplied by 60", "multiplied by 3,600"],
+    "minutes?": ["multiplied by 60", "divided by 60"],
+    "seconds?": ["divided by 60", "divided by 3,600"],
+    "per cent|percent|%|share|degrees|hpa|years?": [],  # of these only the decimal point slips
+}
+
+# %% ../../../notebooks/12_monitor/33_unit.ipynb #0a7c0003
+SIGN, MILD = "multiplied by -1", 5.0  # the one that mirrors; the factor up to which seasons move fields, too
+SLIPS = [SIGN, *(f"{way} by {factor}" for way in ("multiplied", "divided") for factor in ("10", "100", "1,000"))]
+
+# %% ../../../notebooks/12_monitor/33_unit.ipynb #0a7c0002
+def natural(name: str, one: Stream) -> list[str] | None:
+    """Return the conversions of the units that the contract of a field names; None if it names no unit."""
+    text = f"{name} {one.why}".lower().replace("_", " ")
+    told = [names for unit, names in UNITS.items() if re.search(rf"(?<!\w)({unit})(?!\w)", text)]
+    return [name for names in told for name in names] if told else None
+
+# %% ../../../notebooks/12_monitor/33_unit.ipynb #0a7c0004
+def possible(name: str, one: Stream) -> list[str]:
+    """Return the conversions that a field may come by: slips, and those of its unit, or large ones if none is told."""
+    own = natural(name, one)
+    if own is None:
+        own = [each for each, (factor, _) in CONVERSIONS.items() if not 1 / MILD < abs(factor) < MILD]
+    return list(dict.fromkeys([*SLIPS, *own]))
+
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #569d4e85
 FLOOR = 1e-3  # share of the density that lies anywhere, falling off with the distance from the median
 
@@ -45,9 +84,15 @@ def density(one: Stream, values: np.ndarray) -> np.ndarray:
     edges, counts = np.array(one.bins.edges, np.float32).astype(float), np.array(one.counts[2:-1], dtype=float)
     width = np.maximum(np.diff(edges), 1e-9 * max(float(np.ptp(edges)), 1e-9))
     inside = np.concatenate([[0.0], counts / max(counts.sum(), 1) / width, [0.0]])
+    place = np.searchsorted(edges, values, side="right")
+    even = inside[place]
+    for outer, inner, many in ((1, edges[1], counts[0]), (len(edges) - 1, edges[-2], counts[-1])):
+        depth = np.log(max(many, 2.0))
+        falls = depth * np.exp(-depth * np.abs(values - inner) / width[outer - 1])
+        even = np.where(place == outer, even * (0.5 + 0.5 * falls), even)
     middle, wide = one.quantiles[10], max(float(np.ptp(edges)), 1e-9)
     anywhere = 0.5 / wide / (1 + np.abs(values - middle) / wide) ** 2
-    return (1 - FLOOR) * inside[np.searchsorted(edges, values, side="right")] + FLOOR * anywhere
+    return (1 - FLOOR) * even + FLOOR * anywhere
 
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #88101748
 @dataclass(frozen=True)
@@ -60,6 +105,7 @@ class Converted:
     share : of the rows that are converted.
     gain : in log-likelihood for a converted row.
     before, after : how far the bins' shares lie from those of training, in nats, as they came and converted back.
+    single : whether the converted rows, converted back, are all in one rare bin.
     """
 
     name: str
@@ -67,11 +113,14 @@ class Converted:
     gain: float
     before: float
     after: float
+    single: bool
 
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #5568c9d0
-def mixtures(one: Stream, values: np.ndarray, rounds: int = 25) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return for each conversion its share, its gain in log-likelihood over all rows, and rows' probabilities of it."""
-    factor, offset = (np.array(part)[:, None] for part in zip(*CONVERSIONS.values()))
+def mixtures(
+    one: Stream, values: np.ndarray, names: Sequence[str], rounds: int = 25
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return of each named conversion its share, its gain in log-likelihood of all rows, and each row's probability."""
+    factor, offset = (np.array(part)[:, None] for part in zip(*(CONVERSIONS[name] for name in names)))
     plain = density(one, values)[None]
     other = density(one, (values[None] - offset) / factor) / np.abs(factor)
     part = np.full((len(factor), 1), 0.5)
@@ -89,56 +138,48 @@ def away(one: Stream, values: np.ndarray) -> float:
     now = count / max(count.sum(), 1)
     return float((now * np.log(np.where(now > 0, now, 1) / base)).sum())
 
+# %% ../../../notebooks/12_monitor/33_unit.ipynb #0a7c000a
+RARE = 0.1  # share of training's rows that a bin holds at most that is rare
+
+
+def single(one: Stream, values: np.ndarray) -> bool:
+    """Return whether values, (rows,), are all in one bin, and few of training's rows are."""
+    codes = np.unique(one.bins.codes(values))
+    return len(codes) == 1 and one.counts[codes[0]] < RARE * sum(one.counts[1:])
+
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #f97b068b
-def rival(one: Stream, values: np.ndarray) -> float:
-    """Return the log-likelihood that a mere shift gains over values, (rows,), as they are."""
+def rival(one: Stream, values: np.ndarray, factor: float) -> float:
+    """Return the log-likelihood that a mere shift gains over values, (rows,), as they are; 0 if none is as far."""
     by = float(one.quantiles[10] - np.median(values))
-    if not one.sd or abs(by) > 2 * one.sd:
+    most = one.quantiles[-1] - one.quantiles[0] if abs(factor) > MILD else 2 * (one.sd or 0.0)
+    if abs(by) > most:
         return 0.0
     moved = values + by
     return float(np.log(density(one, moved)).sum() - np.log(density(one, values)).sum())
 
-# %% ../../../notebooks/12_monitor/33_unit.ipynb #0a7c0001
-UNITS = {  # what the contract says of a field that may come so
-    "degrees Celsius to Fahrenheit": ("°c", "celsius"),
-    "degrees Fahrenheit to Celsius": ("°f", "fahrenheit"),
-    "multiplied by 1.609 (miles to kilometres)": ("mile",),
-    "divided by 1.609 (miles to kilometres)": ("kilomet", "km"),
-    "multiplied by 3.281 (metres to feet)": (" metre", " meter"),
-    "divided by 3.281 (metres to feet)": ("feet", "foot"),
-    "multiplied by 2.54 (inches to centimetres)": ("inch",),
-    "divided by 2.54 (inches to centimetres)": ("centimet",),
-    "multiplied by 2.205 (kilograms to pounds)": ("kilogram", "kg"),
-    "divided by 2.205 (kilograms to pounds)": ("pound",),
-    "multiplied by 60": ("minute", "hour"),
-    "divided by 60": ("minute", "second"),
-}
-
-# %% ../../../notebooks/12_monitor/33_unit.ipynb #0a7c0002
-def natural(one: Stream) -> list[int]:
-    """Return the positions of the conversions that a field's unit, as the contract tells it, makes likely."""
-    why = f" {one.why.lower()}"
-    return [place for place, name in enumerate(CONVERSIONS) if any(word in why for word in UNITS.get(name, ()))]
-
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #e4119ede
-def converted(one: Stream, values: np.ndarray) -> Converted | None:
-    """Return the conversion that explains values, (rows,), best; None if none explains them better than they are."""
+def converted(name: str, one: Stream, values: np.ndarray) -> Converted | None:
+    """Return the conversion of a field that explains values, (rows,), best; None if as they are they are as likely."""
     if len(values) < 20 or len(one.bins.edges) < 4 or not one.quantiles:
         return None
-    part, gain, of = mixtures(one, values)
+    names = possible(name, one)
+    part, gain, of = mixtures(one, values, names)
     best = int(gain.argmax())
-    own = natural(one)
-    if own and gain[own].max() > gain[best] / 2:  # two conversions may explain a narrow window alike
+    own = [names.index(each) for each in natural(name, one) or []]
+    if own and gain[own].max() > gain[best] / 2:
         best = own[int(gain[own].argmax())]
-    name, (factor, offset) = list(CONVERSIONS.items())[best]
+    factor, offset = CONVERSIONS[names[best]]
     back = np.where(of[best] > 0.5, (values - offset) / factor, values)
     before, after = away(one, values), away(one, back)
-    if gain[best] <= max(0.0, rival(one, values)):
+    if gain[best] <= max(0.0, rival(one, values, factor)):
         return None
-    return Converted(name, float(part[best]), float(gain[best] / max(part[best] * len(values), 1)), before, after)
+    each = float(gain[best] / max(part[best] * len(values), 1))
+    alone = single(one, back[of[best] > 0.5])
+    return Converted(names[best], float(part[best]), each, before, after, alone)
 
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #6ce490f7
-GAIN, HALF, MILD = 1.5, 0.5, 5.0  # nats a row, the part of the distance from training that may stay, a factor
+GAIN, HALF = 1.5, 0.5  # nats a row, and the part of the distance from training that may stay
+OWN = 0.75  # the same for a factor under five, which is of the contract's unit: a season may lie between
 
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #c6e90487
 def beyond(one: Stream, values: np.ndarray) -> float:
@@ -148,10 +189,12 @@ def beyond(one: Stream, values: np.ndarray) -> float:
 
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #b525c7b8
 def _explains(one: Stream, best: Converted | None, values: np.ndarray, notice: Notice) -> bool:
-    if best is None or best.gain <= GAIN or best.after >= HALF * best.before or best.share <= notice.share:
+    if best is None or best.gain <= GAIN or best.share <= notice.share:
         return False
-    factor, likely = abs(CONVERSIONS[best.name][0]), list(CONVERSIONS).index(best.name) in natural(one)
-    return likely or not 1 / MILD < factor < MILD or beyond(one, values) > best.share / 4
+    mild = best.name != SIGN and 1 / MILD < abs(CONVERSIONS[best.name][0]) < MILD
+    if best.after >= (OWN if mild else HALF) * best.before or (best.share < 0.5 and best.single):
+        return False
+    return best.name != SIGN or beyond(one, values) > best.share / 4
 
 # %% ../../../notebooks/12_monitor/33_unit.ipynb #1d05b95f
 def units(reference: Reference, rows: Rows, window: str, notice: Notice) -> list[Symptom]:
@@ -166,7 +209,7 @@ def units(reference: Reference, rows: Rows, window: str, notice: Notice) -> list
             continue
         if beyond(one, values) <= notice.share and not shifted(judged.at(name), notice, len(judged.streams)):
             continue
-        best = converted(one, values)
+        best = converted(name, one, values)
         if _explains(one, best, values, notice):
             part = "all" if best.share > 0.95 else f"{best.share:.0%} of the"
             words = f"{name} comes converted ({best.name}) in {part} rows: taken back, it is spread as in training."
