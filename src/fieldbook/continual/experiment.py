@@ -77,7 +77,7 @@ def clone(place: Path, files: Sequence[Path] = ()) -> None:
     for path in files:
         (place / path).parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if path.is_dir() else shutil.copy2)(path, place / path)
-    with Repo(str(place)) as cloned:  # what has not changed need not be made
+    with chdir(place), Repo() as cloned:  # what has not changed need not be made
         cloned.checkout(list(ROAD[0][0]), allow_missing=True)
 
 # %% ../../../notebooks/14_continual/22_experiment.ipynb #fc91eb85

@@ -41,14 +41,15 @@ def relabel(features: pd.DataFrame, examples: pd.DataFrame, split: pd.Series | N
     FieldbookError
         If an example of the table has no counterpart.
     """
-    others = examples.set_index("example_id")[["label", "label_time"]]
+    others = examples[["label", "label_time"]]
     others = others if split is None else others.assign(split=split.to_numpy())
-    missing = features.loc[~features["example_id"].isin(others.index), "example_id"]
+    place = pd.Index(examples["example_id"]).get_indexer(features["example_id"])
+    missing = features.loc[place < 0, "example_id"]
     if len(missing):
         raise FieldbookError(
             f"companion: the other framing has no example {missing.iloc[0]!r} (and {len(missing) - 1} more)"
         )
-    matched = others.loc[features["example_id"]].set_index(features.index)
+    matched = others.iloc[place].set_index(features.index)
     return features.assign(**{name: matched[name] for name in matched})
 
 # %% ../../../notebooks/07_select/40_companion.ipynb #c7c84deb
