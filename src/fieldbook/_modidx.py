@@ -3679,6 +3679,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                           'fieldbook.scope.settings.escaped': ( '01_scope/settings.html#escaped',
                                                                                 'fieldbook/scope/settings.py'),
                                           'fieldbook.scope.settings.main': ('01_scope/settings.html#main', 'fieldbook/scope/settings.py'),
+                                          'fieldbook.scope.settings.merged': ( '01_scope/settings.html#merged',
+                                                                               'fieldbook/scope/settings.py'),
                                           'fieldbook.scope.settings.read': ('01_scope/settings.html#read', 'fieldbook/scope/settings.py')},
             'fieldbook.scope.shares': { 'fieldbook.scope.shares._checked': ('01_scope/shares.html#_checked', 'fieldbook/scope/shares.py'),
                                         'fieldbook.scope.shares.correct': ('01_scope/shares.html#correct', 'fieldbook/scope/shares.py')},

@@ -82,7 +82,7 @@ def clone(place: Path, files: Sequence[Path] = ()) -> None:
 
 # %% ../../../notebooks/14_continual/22_experiment.ipynb #fc91eb85
 def compose_there(overrides: Sequence[str], name: str) -> None:
-    """Compose the settings of the clone, this folder, with overrides.
+    """Compose the settings of the clone, this folder, with overrides; its first stage checks them.
 
     Parameters
     ----------
@@ -94,10 +94,11 @@ def compose_there(overrides: Sequence[str], name: str) -> None:
     FieldbookError
         If the last commit asks another problem.
     """
-    from fieldbook.scope.settings import compose, read
+    from fieldbook.scope.settings import merged
 
-    replace(Path("params.yaml"), compose(Path("conf"), list(overrides)))
-    committed = read(Path("params.yaml"))["name"]
+    settings, text = merged(Path("conf"), list(overrides))
+    replace(Path("params.yaml"), text)
+    committed = settings["name"]
     if committed != name:
         told = "a retraining runs what is committed: commit conf/ (`git add --force` what git ignores)"
         raise FieldbookError(f"this folder asks the problem {name}, and its last commit asks {committed}; {told}")

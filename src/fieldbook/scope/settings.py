@@ -20,22 +20,21 @@ from .check import _gaps, check_sections, check_targets
 from .fault import tell
 
 # %% auto #0
-__all__ = ['KEPT', 'compose', 'escaped', 'read', 'divide', 'main']
+__all__ = ['KEPT', 'merged', 'compose', 'escaped', 'read', 'divide', 'main']
 
 # %% ../../../notebooks/01_scope/90_settings.ipynb #2d0a3fc6
-def compose(conf: Path, overrides: list[str] | None = None, known: Mapping[str, Any] | None = None) -> str:
-    """Compose the Hydra configuration in the folder `conf`, check it, and return it as YAML.
+def merged(conf: Path, overrides: list[str] | None = None) -> tuple[dict[str, Any], str]:
+    """Compose the Hydra configuration in the folder `conf`; return its settings, references resolved, and its YAML.
 
     Parameters
     ----------
     conf : folder that holds `config.yaml` and its groups.
     overrides : Hydra overrides, such as `model.boosting.estimator.max_iter=50`.
-    known : see `check_sections`.
 
     Raises
     ------
     FieldbookError
-        If Hydra cannot compose the folder or the result fails `check_sections`.
+        If Hydra cannot compose the folder.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
@@ -56,8 +55,25 @@ def compose(conf: Path, overrides: list[str] | None = None, known: Mapping[str, 
         words = " ".join(words.split()).partition(" Config search path")[0]
         told = tell(Fault(tuple(rest.split()[0].split(".")), words), raw, conf) if rest else f"{conf.name}: {words}"
         raise FieldbookError(told) from None
+    return settings, OmegaConf.to_yaml(config, resolve=True)
+
+
+def compose(conf: Path, overrides: list[str] | None = None, known: Mapping[str, Any] | None = None) -> str:
+    """Compose the Hydra configuration in the folder `conf`, check it, and return it as YAML.
+
+    Parameters
+    ----------
+    conf, overrides : see `merged`.
+    known : see `check_sections`.
+
+    Raises
+    ------
+    FieldbookError
+        If Hydra cannot compose the folder or the result fails `check_sections`.
+    """
+    settings, text = merged(conf, overrides)
     check_sections(settings, conf, known)
-    return OmegaConf.to_yaml(config, resolve=True)
+    return text
 
 # %% ../../../notebooks/01_scope/90_settings.ipynb #5617bc3f
 def _unresolvable(raw: dict[str, Any]) -> Fault | None:
