@@ -8,7 +8,7 @@ PORT ?= 3000
 export BENTOML_DO_NOT_TRACK := True
 unexport $(filter MLFLOW_%,$(.VARIABLES))     # what a shell holds for other projects does not steer this one
 export MLFLOW_DISABLE_TELEMETRY := true
-export OMP_WAIT_POLICY ?= PASSIVE             # as `fieldbook` has it, also for the tests
+export GOMP_SPINCOUNT ?= 1000                 # as `fieldbook` has it, also for the tests
 
 .PHONY: help repro test check site lab tune serve monitor tick replay bench container export runs lint lock clean env
 
