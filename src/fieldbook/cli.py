@@ -220,8 +220,8 @@ def lineage(identity: Annotated[str, typer.Argument(help="as a prediction in the
 
 def main() -> None:
     """Run the command; an error a person can mend is one line on stderr and exit status 1."""
-    # A thread of OpenMP that waits spins. Where others compute, too, it takes the core from the one it waits for, and fits
-    # took up to ten times as long; so soon it sleeps, and on a quiet machine costs no more.
+    # A thread of OpenMP that waits spins. Where others compute, too, it takes the core from the one it waits for, and
+    # a fit took up to ten times as long. So soon it sleeps, and on a quiet machine costs no more.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         app()

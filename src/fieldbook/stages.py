@@ -75,6 +75,7 @@ SECTIONS: dict[str, Any] = {
     "checks": "evaluate.checks:Checks",
     "diagnose": "evaluate.diagnose:Diagnose",
     "select": "select.select:Select",
+    "retrained": bool,
     "combine": "scope.promise:Combine",
     "companions": list[str],
     "backtest": "select.backtest:Backtest",

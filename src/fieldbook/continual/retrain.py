@@ -33,7 +33,7 @@ __all__ = ['settings_of', 'wanted', 'State', 'keep_state', 'last_state', 'brough
 # %% ../../../notebooks/14_continual/25_retrain.ipynb #19ba22aa
 def settings_of(days: dict[str, date], models: list[str]) -> list[str]:
     """Return the overrides of settings for a run on other days, with these models alone."""
-    own = [f"model=[{','.join(models)}]", "select.retrained=true"]
+    own = [f"model=[{','.join(models)}]", "retrained=true"]
     return [*(f"split.{name}={day}" for name, day in days.items()), *own]
 
 # %% ../../../notebooks/14_continual/25_retrain.ipynb #83a58baa

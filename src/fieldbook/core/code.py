@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -140,13 +140,12 @@ class Wiring:
                     waiting.append(imported[key[1]])
                 continue
             yield module, node
-            for one in ast.walk(node):
-                if isinstance(one, ast.Name):
-                    waiting.append(imported.get(one.id, (module.name, one.id)))
-                elif isinstance(one, ast.Attribute) and ast.unparse(one.value) in imported:
-                    other, what = imported[ast.unparse(one.value)]
-                    if not what:
-                        waiting.append((other, one.attr))
+            names, attributes = _named(node)
+            waiting += [imported.get(name, (module.name, name)) for name in names]
+            for of, attribute in attributes:
+                other, what = imported.get(of, ("", "nothing"))
+                if not what:
+                    waiting.append((other, attribute))
 
     def sections(self, place: str) -> dict[str, set[str]]:
         """Return the sections that the function at `MODULE:NAME` reads, each with the types it asks for, as written.
@@ -161,7 +160,26 @@ class Wiring:
 
     def unpickles(self, place: str) -> bool:
         """Return whether the function at `MODULE:NAME`, or one that it calls, reads a pickled model."""
-        return any("joblib.load(" in ast.unparse(node) for _, node in self.reached(place))
+        return any(_loads(node) for _, node in self.reached(place))
+
+
+@cache  # several stages reach the same
+def _named(node: ast.AST) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return the names in a piece of code, and its attributes: of what, and which."""
+    names: dict[str, None] = {}
+    attributes: dict[tuple[str, str], None] = {}
+    for one in ast.walk(node):
+        if isinstance(one, ast.Name):
+            names[one.id] = None
+        elif isinstance(one, ast.Attribute):
+            attributes[ast.unparse(one.value), one.attr] = None
+    return list(names), list(attributes)
+
+
+@cache
+def _loads(node: ast.AST) -> bool:
+    """Return whether a piece of code reads a pickled model."""
+    return "joblib.load(" in ast.unparse(node)
 
 
 def _absolute(node: ast.ImportFrom, package: str) -> str:
@@ -169,12 +187,15 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
     return ".".join([*parts, *([node.module] if node.module else [])])
 
 # %% ../../../notebooks/00_core/65_code.ipynb #1c14b3b5
-def sections_in(node: ast.AST) -> Iterator[tuple[str, str]]:
-    """Yield the name and the type of each section that a piece of code reads."""
+@cache
+def sections_in(node: ast.AST) -> list[tuple[str, str]]:
+    """Return the name and the type of each section that a piece of code reads."""
+    found = []
     for one in ast.walk(node):
         if isinstance(one, ast.Call) and ast.unparse(one.func).split(".")[-1] == "section" and one.args:
-            for name in _names(one.args[0], node):
-                yield name, ast.unparse(one.args[1]) if len(one.args) > 1 else ""
+            kind = ast.unparse(one.args[1]) if len(one.args) > 1 else ""
+            found += [(name, kind) for name in _names(one.args[0], node)]
+    return found
 
 
 def _names(value: ast.AST, around: ast.AST) -> list[str]:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from .check import _gaps, check_sections, check_targets
 from .fault import tell
 
 # %% auto #0
-__all__ = ['KEPT', 'merged', 'compose', 'escaped', 'read', 'divide', 'main']
+__all__ = ['KEPT', 'merged', 'compose', 'escaped', 'read', 'divide', 'committed', 'main']
 
 # %% ../../../notebooks/01_scope/90_settings.ipynb #2d0a3fc6
 def merged(conf: Path, overrides: list[str] | None = None) -> tuple[dict[str, Any], str]:
@@ -123,14 +124,21 @@ def divide(settings: dict[str, Any], folder: Path) -> None:
         if not path.exists() or path.read_text() != text:
             replace(path, text)
 
+# %% ../../../notebooks/01_scope/90_settings.ipynb #7a30c1d2
+def committed() -> dict[str, Any]:
+    """Return the composed settings of the last commit; nothing if there are none."""
+    told = subprocess.run(["git", "show", "HEAD:./params.yaml"], capture_output=True, text=True)
+    return parse(told.stdout, Path("params.yaml")) if told.returncode == 0 else {}
+
 # %% ../../../notebooks/01_scope/90_settings.ipynb #aa4951d3
 def main() -> None:
     """Stage `settings`: conf/ -> params.yaml -> data/settings."""
     target = Path("params.yaml")
     before = read(target) if target.exists() else {}
     if before and os.environ.get("DVC_EXP_NAME"):
-        check_sections(before)
-        check_targets(before)
+        known = committed()
+        check_sections(before, known=known)
+        check_targets(before, known=known)
     else:
         text = compose(Path("conf"), known=before)
         check_targets(parse(text, target), known=before)

@@ -48,12 +48,10 @@ class Select(Strict):
     ----------
     prefer : `lowest` takes the lowest objective; `simplest` the simplest of those that the data cannot tell from it.
     board : the dimensions of the leaderboard, in order.
-    retrained : whether a model is learnt anew to replace another: what the framing waives for it then decides nothing.
     """
 
     prefer: Literal["lowest", "simplest"]
     board: list[Dimension] = Field(min_length=1)
-    retrained: bool = False
 
     @model_validator(mode="after")
     def _once(self) -> Select:
@@ -70,6 +68,7 @@ def choose(
     replicates: dict[str, pd.DataFrame],
     confidence: float,
     constant: str | None = None,
+    retrained: bool = False,
 ) -> dict[str, Any]:
     """Return the leaderboard, the champion, the challenger and why.
 
@@ -81,13 +80,14 @@ def choose(
     replicates : bootstrap replicates by model, paired by row.
     confidence : of the interval of a difference.
     constant : the model that answers the same for everybody, if there is one.
+    retrained : whether a model is learnt anew to replace another: what the framing waives for it then decides nothing.
 
     Raises
     ------
     FieldbookError
         If no model passes every limit; the message says for each which limit stands in the way.
     """
-    limits, waived = limits_of(task), task.waived if settings.retrained else ()
+    limits, waived = limits_of(task), task.waived if retrained else ()
     verdicts = {name: judge_all(limits, known, waived) for name, known in figures.items()}
     unmet = {name: [verdict for verdict in judged if verdict.decides != PASSED] for name, judged in verdicts.items()}
     value = {name: look_up(task.objective, known)["value"] for name, known in figures.items()}
@@ -200,7 +200,15 @@ def main() -> None:
     figures = {name: gather(name, rating(name, described)) for name, described in models.items()}
     replicates = {name: pd.read_parquet(f"data/evaluation/{name}/replicates.parquet") for name in models}
     constant = next((name for name, described in models.items() if is_constant(described)), None)
-    chosen = choose(task, section("select", Select), figures, replicates, settings.confidence, constant)
+    chosen = choose(
+        task,
+        section("select", Select),
+        figures,
+        replicates,
+        settings.confidence,
+        constant,
+        section("retrained", bool),
+    )
     name, target = chosen["champion"], Path("data/selection/champion")
     described = {key: value for key, value in models[name].items() if key != "interpretability"}  # it makes no model
     shutil.rmtree(target, ignore_errors=True)
