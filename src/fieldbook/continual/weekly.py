@@ -242,7 +242,7 @@ def _rows(found: Sequence[dict[str, Any]], task: Framing, name: str) -> list[dic
             "outcomes": f"{one['known']:,}",
             f"loss of 1,000 rows, {task.lost_in}": loss(one["loss"]),
             metric.label: shown(one[metric.name]),
-            "who answered": ", ".join(f"{who} {share:.0%}" for who, share in one["answered"].items()),
+            "who answered": ", ".join(f"{who}\N{NO-BREAK SPACE}{share:.0%}" for who, share in one["answered"].items()),
             "alerts": len(one["alerts"]) or "",
             "changes": counted(one),
         }

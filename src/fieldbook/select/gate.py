@@ -18,8 +18,8 @@ from ..scope.framing import Framing
 from ..scope.limit import Limit, Waiver
 
 # %% auto #0
-__all__ = ['Figures', 'PASSED', 'FAILED', 'UNCLEAR', 'LATER', 'AGAINST_NOTHING', 'IDLE', 'named', 'look_up', 'Verdict', 'judge',
-           'overall', 'limits_of', 'judge_all']
+__all__ = ['Figures', 'PASSED', 'FAILED', 'UNCLEAR', 'LATER', 'AGAINST_NOTHING', 'IDLE', 'HOPELESS', 'named', 'look_up',
+           'Verdict', 'judge', 'overall', 'limits_of', 'judge_all']
 
 # %% ../../../notebooks/07_select/05_gate.ipynb #79c058d9
 Figures = dict[str, Any]  # numbers, {value, low, high}, and groups of those
@@ -137,10 +137,14 @@ def _bound(limit: Limit) -> float:
     return limit.at_most if limit.at_least is None else limit.at_least
 
 # %% ../../../notebooks/07_select/05_gate.ipynb #72ca78b8
+HOPELESS = 1000  # times the data that there is: nobody will ever have them
+
+
 def _times(worst: float, value: float, best: float) -> float:
     """Return how many times the data it takes until the interval, all relative to the bound, is clear of it."""
     doubt = value - worst if value >= 0 else best - value
-    return (doubt / value) ** 2 if value else np.inf
+    times = (doubt / value) ** 2 if value else np.inf
+    return times if times < HOPELESS else np.inf
 
 # %% ../../../notebooks/07_select/05_gate.ipynb #7f8af2f7
 def _two_digits(number: float) -> int:
