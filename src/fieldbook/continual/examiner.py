@@ -122,7 +122,7 @@ def _unmet(examiner: Examiner, model: int) -> str | None:
     sure = examiner.sure.model_copy(update={"metrics": names})
     drawn = bootstrap(scores, examiner.days(rows), sure, given.recipe.seed)
     figures = {"rows": len(rows), **intervals(scores, drawn, sure.confidence)}
-    verdicts = judge_all(limits, figures, task.waived)
+    verdicts = judge_all(limits, figures, retrained=True)
     return next((verdict.sentence for verdict in verdicts if verdict.decides != PASSED), None)
 
 # %% ../../../notebooks/14_continual/74_examiner.ipynb #500b79ca

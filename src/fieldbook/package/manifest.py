@@ -30,7 +30,7 @@ __all__ = ['Served', 'answering', 'Asked', 'Companion', 'Fallback', 'Inputs', 'M
 # %% ../../../notebooks/08_package/10_manifest.ipynb #72b0b3e6
 def answering(task: Framing) -> dict[str, Any]:
     """Return what answering takes of a framing; what it is judged by stays behind."""
-    return task.model_dump(mode="json", exclude={"limits", "fairness", "behave", "waived"})
+    return task.model_dump(mode="json", exclude={"limits", "fairness", "behave"})
 
 # %% ../../../notebooks/08_package/10_manifest.ipynb #4b0aee39
 Served = Annotated[AnyFraming, PlainSerializer(answering)]

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ..core.strict import Strict
-from .limit import Behaviour, Fairness, Limit, Waiver
+from .limit import Behaviour, Fairness, Limit
 
 # %% auto #0
 __all__ = ['BY_COSTS', 'CERTAIN', 'Priced', 'Costs', 'proper_score', 'Framing', 'Binary']
@@ -56,7 +56,6 @@ class Framing(Strict):
     limits : what must hold before a model may serve.
     fairness : bounds on how differently groups are treated.
     behave : what the answer may do when a request is changed.
-    waived : limits that a retrained model need not keep.
     several : whether any number of events may happen at once.
     exclusive : whether just one of several events happens.
     value : whether the answer is a value, and no probability.
@@ -70,20 +69,11 @@ class Framing(Strict):
     limits: list[Limit] = []
     fairness: list[Fairness] = []
     behave: list[Behaviour] = []
-    waived: list[Waiver] = []
 
     @property
     def bounds(self) -> list[Limit]:
         """Every limit: its own, those on fairness, and those on behaviour."""
         return [*self.limits, *(one.limit for one in (*self.fairness, *self.behave))]
-
-    @model_validator(mode="after")
-    def _waives_what_is_asked(self) -> Framing:
-        """Refuse to waive a limit that is not there."""
-        known = [limit.metric for limit in self.bounds]
-        if unknown := [one.limit for one in self.waived if one.limit not in known]:
-            raise ValueError(f"waived names {unknown[0]!r}, and no limit is called so; there are {', '.join(known)}")
-        return self
 
     @model_validator(mode="after")
     def _judged_by_what_is_given(self) -> Framing:

@@ -13,7 +13,7 @@ from ..core.strict import Strict
 from .column import Condition
 
 # %% auto #0
-__all__ = ['Bound', 'Limit', 'Fairness', 'Behaviour', 'Waiver']
+__all__ = ['Bound', 'Limit', 'Fairness', 'Behaviour']
 
 # %% ../../../notebooks/01_scope/20_limit.ipynb #172451d3
 class Bound(Strict):
@@ -31,9 +31,15 @@ class Bound(Strict):
 
 
 class Limit(Bound):
-    """A bound that a model must keep before it may serve, and why."""
+    """A bound that a model must keep before it may serve, and why.
+
+    Attributes
+    ----------
+    waived : why a retrained model need not keep it; it is judged and told all the same. Empty if it must.
+    """
 
     why: str
+    waived: str = ""
 
 # %% ../../../notebooks/01_scope/20_limit.ipynb #6b68510f
 class Fairness(Limit):
@@ -63,7 +69,7 @@ class Fairness(Limit):
     def limit(self) -> Limit:
         """The bound on the figure that `evaluate` makes of it."""
         name = f"fairness.{self.metric} by {self.column}"
-        return Limit(metric=name, at_least=self.at_least, at_most=self.at_most, why=self.why)
+        return Limit(metric=name, at_least=self.at_least, at_most=self.at_most, why=self.why, waived=self.waived)
 
 # %% ../../../notebooks/01_scope/20_limit.ipynb #df5bedf2
 class Behaviour(Strict):
@@ -79,6 +85,7 @@ class Behaviour(Strict):
     values : an invariance puts each of these; with neither `values` nor `by` it exchanges the values among rows.
     answer : which way the answer may go.
     at_least : share of rows that must keep to it.
+    waived : as that of a limit.
     """
 
     name: str
@@ -90,11 +97,12 @@ class Behaviour(Strict):
     tolerance: float | None = Field(default=None, ge=0)
     at_least: float = Field(gt=0, le=1)
     why: str = ""
+    waived: str = ""
 
     @property
     def limit(self) -> Limit:
         """The bound on the figure that `evaluate` makes of it."""
-        return Limit(metric=f"behave.{self.name}", at_least=self.at_least, why=self.why)
+        return Limit(metric=f"behave.{self.name}", at_least=self.at_least, why=self.why, waived=self.waived)
 
     @property
     def fields(self) -> list[str]:
@@ -111,10 +119,3 @@ class Behaviour(Strict):
         if given - needs[self.kind] - allowed[self.kind] or {"by", "values"} <= given:
             raise ValueError(f"{self.kind} cannot use all of {', '.join(sorted(given))}")
         return self
-
-# %% ../../../notebooks/01_scope/20_limit.ipynb #61d3e0a2
-class Waiver(Strict):
-    """A limit that a retrained model need not keep, by the name of its figure, and why; it is judged and told."""
-
-    limit: str
-    why: str = Field(min_length=1)

@@ -5,7 +5,6 @@
 # %% ../../../notebooks/07_select/05_gate.ipynb #debebead
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ from .. import FieldbookError
 from ..core.interval import keeps
 from ..core.words import shown
 from ..scope.framing import Framing
-from ..scope.limit import Limit, Waiver
+from ..scope.limit import Limit
 
 # %% auto #0
 __all__ = ['Figures', 'PASSED', 'FAILED', 'UNCLEAR', 'LATER', 'AGAINST_NOTHING', 'IDLE', 'HOPELESS', 'named', 'look_up',
@@ -181,18 +180,17 @@ def _waive(verdict: Verdict, why: str) -> Verdict:
     return replace(verdict, waived=why, sentence=f"{verdict.sentence}; waived for a retrained model: {why}")
 
 # %% ../../../notebooks/07_select/05_gate.ipynb #9516b6fa
-def judge_all(limits: list[Limit], figures: Figures, waived: Sequence[Waiver] = ()) -> list[Verdict]:
+def judge_all(limits: list[Limit], figures: Figures, retrained: bool = False) -> list[Verdict]:
     """Return the verdicts on a model: of each limit, and first of all of its graph, if that has a `fault`.
 
     Parameters
     ----------
     limits, figures : see `judge`.
-    waived : limits that need not be kept.
+    retrained : whether the model is to replace another; then a limit may be waived.
     """
-    why = {one.limit: one.why for one in waived}
     fault = figures.get("fault")
     if fault is None:
-        return [_waive(judge(limit, figures), why.get(limit.metric, "")) for limit in limits]
+        return [_waive(judge(limit, figures), limit.waived if retrained else "") for limit in limits]
     served = Limit(metric="graph", at_least=1, why="what is served must say what was trained")
     known = [*named(figures), *figures.get("too_few", [])]
     broken = Verdict(served, FAILED, {}, None, f"it cannot be served as it was trained: {fault}")

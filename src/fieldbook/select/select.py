@@ -80,15 +80,15 @@ def choose(
     replicates : bootstrap replicates by model, paired by row.
     confidence : of the interval of a difference.
     constant : the model that answers the same for everybody, if there is one.
-    retrained : whether a model is learnt anew to replace another: what the framing waives for it then decides nothing.
+    retrained : whether a model is learnt anew to replace another: what is waived for it then decides nothing.
 
     Raises
     ------
     FieldbookError
         If no model passes every limit; the message says for each which limit stands in the way.
     """
-    limits, waived = limits_of(task), task.waived if retrained else ()
-    verdicts = {name: judge_all(limits, known, waived) for name, known in figures.items()}
+    limits = limits_of(task)
+    verdicts = {name: judge_all(limits, known, retrained) for name, known in figures.items()}
     unmet = {name: [verdict for verdict in judged if verdict.decides != PASSED] for name, judged in verdicts.items()}
     value = {name: look_up(task.objective, known)["value"] for name, known in figures.items()}
     ranked = sorted(figures, key=lambda name: (bool(unmet[name]), value[name], name))
